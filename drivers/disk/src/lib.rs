@@ -1,0 +1,19 @@
+//! The `BlockDevice` door: what the shard store may ask of a device, and nothing more.
+//!
+//! Invariants every device keeps:
+//! - offsets and lengths are multiples of [`IO_ALIGN`], buffers start at a multiple of it;
+//! - a write is durable only when a flush *started after the write had finished* succeeds;
+//! - a crash may keep any subset of unflushed sectors, torn at 512 bytes;
+//! - a failed operation says why, and names the place.
+//!
+//! Left out on purpose: queues, retries, checksums, caching. They belong to the store.
+
+mod buffer;
+#[cfg(feature = "contract")]
+pub mod contract;
+mod device;
+mod error;
+
+pub use buffer::{AlignedBuf, AlignedBytes, IO_ALIGN};
+pub use device::{BlockDevice, DeviceFacts, DeviceKind, MAX_WRITE_PARTS};
+pub use error::{DiskError, DiskOp, DiskResult};
