@@ -83,7 +83,13 @@ impl ShardKey {
     /// The key's 16 bytes on the device.
     #[must_use]
     pub fn encode(&self) -> RawKey {
-        RawKey { space: self.space.to_byte(), slot: self.slot, zero: [0; 2], owner: self.owner.into(), id: self.id.into() }
+        RawKey {
+            space: self.space.to_byte(),
+            slot: self.slot,
+            zero: [0; 2],
+            owner: self.owner.into(),
+            id: self.id.into(),
+        }
     }
 }
 
