@@ -10,6 +10,7 @@
 mod anchor;
 mod checkpoint;
 mod descriptor;
+mod journal;
 mod key;
 mod label;
 mod record;
@@ -17,6 +18,10 @@ mod record;
 pub use anchor::{ANCHOR_MAX_OPENED, ANCHOR_MAX_PARTS, Anchor, CheckpointPart, CheckpointRef, OpenedExtent, Stream};
 pub use checkpoint::{CheckpointExtent, CheckpointHead, CheckpointShard, ExtentState};
 pub use descriptor::{Descriptor, PackEntry, decode_pack_directory, encode_pack_directory};
+pub use journal::{
+    EPOCH_MEMBERS_MAX, FACT_VERSION, FactBody, JOURNAL_HEADER_BYTES, JOURNAL_MAGIC, JOURNAL_VERSION, JournalFact,
+    JournalHeader, decode_fact, encode_fact,
+};
 pub use key::{RawKey, ShardKey, Space};
 pub use label::{Geometry, Label};
 pub use record::{
