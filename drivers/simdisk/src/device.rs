@@ -1,0 +1,486 @@
+//! The simulated disk behind the door, and the hooks by which a test drives it.
+
+use std::cell::{RefCell, RefMut};
+use std::fmt;
+use std::future::Future;
+use std::ops::Range;
+use std::rc::Rc;
+
+use base::SeededEntropy;
+use disk::{
+    AlignedBuf, AlignedBytes, BlockDevice, DeviceFacts, DeviceKind, DiskError, DiskOp, DiskResult, MAX_WRITE_PARTS,
+};
+
+use crate::medium::{Medium, PAGE_BYTES, SECTOR_BYTES};
+use crate::op::Op;
+use crate::{FaultAtlas, FaultCounts};
+
+/// Polls an ordinary operation takes at most before it finishes.
+const POLLS_MAX: u64 = 6;
+/// What a failing medium says (EIO).
+const EIO: i32 = 5;
+
+/// What a write does when it finishes.
+#[derive(Clone, Copy)]
+enum Fate {
+    Done,
+    Torn,
+    Lost,
+}
+
+/// What a flush does when it finishes.
+#[derive(Clone, Copy)]
+enum FlushFate {
+    Done,
+    Lied,
+    Failed,
+}
+
+struct State {
+    medium: Medium,
+    entropy: SeededEntropy,
+    atlas: FaultAtlas,
+    counts: FaultCounts,
+    /// Handles of an earlier generation are gone.
+    generation: u64,
+    /// Power is off until the next `reopen`.
+    off: bool,
+    /// The device will never answer again.
+    dead: bool,
+    ops: u64,
+    /// Writes and flushes still accepted before the power goes.
+    cut_after: Option<u64>,
+    fail_reads: u32,
+    fail_writes: u32,
+    fail_flushes: u32,
+}
+
+impl State {
+    /// Draws whether a fault strikes.
+    fn strikes(&self, one_in: u64) -> bool {
+        one_in != 0 && self.counts.total() < self.atlas.faults_max && self.entropy.one_in(one_in)
+    }
+
+    fn polls(&mut self) -> u32 {
+        let polls = self.entropy.below(POLLS_MAX) as u32;
+        if self.entropy.one_in(self.atlas.slow_one_in) {
+            self.counts.slow_ops += 1;
+            return polls + self.atlas.slow_polls;
+        }
+        polls
+    }
+
+    fn is_gone(&self, generation: u64) -> bool {
+        self.dead || self.off || self.generation != generation
+    }
+
+    /// Whether an operation of this handle is accepted at all.
+    fn admit(&mut self, op: DiskOp, generation: u64) -> DiskResult<()> {
+        if !self.is_gone(generation) && self.strikes(self.atlas.death_one_in) {
+            self.die();
+        }
+        if self.is_gone(generation) { Err(DiskError::Gone { op }) } else { Ok(()) }
+    }
+
+    fn die(&mut self) {
+        if !self.dead {
+            self.dead = true;
+            self.counts.deaths += 1;
+        }
+    }
+
+    /// Counts a write or flush; false when the power goes instead of finishing it.
+    fn tick(&mut self) -> bool {
+        if self.cut_after == Some(0) {
+            self.crash();
+            return false;
+        }
+        self.cut_after = self.cut_after.map(|n| n - 1);
+        self.ops += 1;
+        true
+    }
+
+    fn crash(&mut self) {
+        if !self.off {
+            self.off = true;
+            self.cut_after = None;
+            self.counts.crashes += 1;
+            self.medium.crash(&self.entropy);
+        }
+    }
+
+    fn random_place(&self, len: usize) -> u64 {
+        let pages = len as u64 / PAGE_BYTES;
+        self.entropy.below(self.device_pages() - pages + 1) * PAGE_BYTES
+    }
+
+    fn device_pages(&self) -> u64 {
+        self.medium.size_bytes() / PAGE_BYTES
+    }
+}
+
+/// A simulated disk. Clones are handles of the same one, so a test can keep a handle while a store owns another.
+#[derive(Clone)]
+pub struct SimDisk {
+    state: Rc<RefCell<State>>,
+    generation: u64,
+    facts: Rc<DeviceFacts>,
+}
+
+impl fmt::Debug for SimDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SimDisk({} bytes, generation {})", self.facts.size_bytes, self.generation)
+    }
+}
+
+impl SimDisk {
+    /// An honest, zeroed disk of `size_bytes` (rounded down to whole pages); it still loses unflushed writes at a crash.
+    ///
+    /// # Panics
+    /// When `size_bytes` is less than one page.
+    #[must_use]
+    pub fn new(size_bytes: u64, seed: u64) -> Self {
+        Self::with_faults(size_bytes, seed, FaultAtlas::default())
+    }
+
+    /// A zeroed disk that injects faults as `atlas` says.
+    ///
+    /// # Panics
+    /// When `size_bytes` is less than one page.
+    #[must_use]
+    pub fn with_faults(size_bytes: u64, seed: u64, atlas: FaultAtlas) -> Self {
+        let size_bytes = size_bytes / PAGE_BYTES * PAGE_BYTES;
+        let state = State {
+            medium: Medium::new(size_bytes),
+            entropy: SeededEntropy::new(seed),
+            atlas,
+            counts: FaultCounts::default(),
+            generation: 0,
+            off: false,
+            dead: false,
+            ops: 0,
+            cut_after: None,
+            fail_reads: 0,
+            fail_writes: 0,
+            fail_flushes: 0,
+        };
+        let facts = DeviceFacts {
+            kind: DeviceKind::Simulated,
+            path: format!("sim:{seed:#x}"),
+            size_bytes,
+            sector_bytes: SECTOR_BYTES as u32,
+            rotational: false,
+            zoned: false,
+            volatile_cache: Some(true),
+            discard: true,
+            model: Some("simulated disk".to_owned()),
+            serial: Some(format!("{seed:016x}")),
+            wwn: None,
+            engine: "simulated",
+        };
+        Self { state: Rc::new(RefCell::new(state)), generation: 0, facts: Rc::new(facts) }
+    }
+
+    fn state(&self) -> RefMut<'_, State> {
+        self.state.borrow_mut()
+    }
+
+    /// Cuts the power now: unflushed writes keep any subset of their sectors, and every handle is gone.
+    pub fn crash(&self) {
+        self.state().crash();
+    }
+
+    /// Cuts the power at the write or flush that follows the next `n`: that one is still under way (so a write
+    /// may leave some sectors), and from then on everything answers [`DiskError::Gone`].
+    pub fn power_cut_after(&self, n: u64) {
+        self.state().cut_after = Some(n);
+    }
+
+    /// A fresh handle on the same bytes; all earlier handles are gone. After a crash, the bytes are what
+    /// the crash left; without one this is a process that died alone: what it wrote is seen, but not yet durable.
+    /// A pending power cut is called off, a dead device stays dead.
+    #[must_use]
+    pub fn reopen(&self) -> Self {
+        let mut state = self.state();
+        if state.dead {
+            state.crash();
+        }
+        state.off = false;
+        state.cut_after = None;
+        state.medium.finish_all();
+        state.generation += 1;
+        Self { state: Rc::clone(&self.state), generation: state.generation, facts: Rc::clone(&self.facts) }
+    }
+
+    /// Whether this handle has lost its device: by a crash, a power cut, a reopening or the device's death.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.state().is_gone(self.generation)
+    }
+
+    /// Writes and flushes accepted so far, over all handles.
+    #[must_use]
+    pub fn ops(&self) -> u64 {
+        self.state().ops
+    }
+
+    /// What was injected so far.
+    #[must_use]
+    pub fn injected(&self) -> FaultCounts {
+        self.state().counts
+    }
+
+    /// Replaces the atlas from the next operation on.
+    pub fn set_faults(&self, atlas: FaultAtlas) {
+        self.state().atlas = atlas;
+    }
+
+    /// Flips bit `bit` (0-7) of the byte at `offset`, beneath every cache.
+    ///
+    /// # Panics
+    /// When the place is outside the device, or `bit` above 7.
+    pub fn flip_bit(&self, offset: u64, bit: u8) {
+        let mut state = self.state();
+        state.medium.flip_bit(offset, bit);
+        state.counts.bit_flips += 1;
+    }
+
+    /// The next read fails with EIO.
+    pub fn fail_next_read(&self) {
+        self.state().fail_reads += 1;
+    }
+
+    /// The next write fails with EIO, after any subset of its sectors was written.
+    pub fn fail_next_write(&self) {
+        self.state().fail_writes += 1;
+    }
+
+    /// The next flush fails, and what it should have covered is lost in part.
+    pub fn fail_next_flush(&self) {
+        self.state().fail_flushes += 1;
+    }
+
+    /// Every sector that `range` (bytes) touches fails from now on.
+    pub fn set_bad(&self, range: Range<u64>) {
+        let mut state = self.state();
+        let new = state.medium.set_bad(range);
+        state.counts.bad_sectors += new;
+    }
+
+    /// Every sector that `range` (bytes) touches works again, with the bytes it last held.
+    pub fn set_good(&self, range: Range<u64>) {
+        self.state().medium.set_good(range);
+    }
+
+    /// The device dies for good.
+    pub fn kill(&self) {
+        self.state().die();
+    }
+
+    /// The bytes that an honest read would see now, at any offset and length; works on a dead device too.
+    #[must_use]
+    pub fn raw_read(&self, offset: u64, len: usize) -> Vec<u8> {
+        let mut out = vec![0; len];
+        self.state().medium.read(offset, &mut out);
+        out
+    }
+
+    /// Changes bytes beneath every cache, at any offset and length; durable at once.
+    ///
+    /// # Panics
+    /// When the place is outside the device.
+    pub fn raw_write(&self, offset: u64, bytes: &[u8]) {
+        self.state().medium.alter(offset, bytes);
+    }
+
+    fn check(&self, op: DiskOp, offset: u64, len: usize) -> DiskResult<()> {
+        let aligned = offset.is_multiple_of(PAGE_BYTES) && (len as u64).is_multiple_of(PAGE_BYTES) && len > 0;
+        let end = offset.checked_add(len as u64);
+        if aligned && end.is_some_and(|end| end <= self.facts.size_bytes) {
+            return Ok(());
+        }
+        Err(DiskError::Invalid { op, offset, len })
+    }
+
+    fn begin_read(&self, offset: u64, len: usize) -> DiskResult<(u32, u64)> {
+        let op = DiskOp::Read;
+        self.check(op, offset, len)?;
+        let mut state = self.state();
+        state.admit(op, self.generation)?;
+        let polls = state.polls();
+        let failed = DiskError::Medium { op, offset, len, errno: EIO };
+        if state.medium.is_bad(offset, len as u64) {
+            state.counts.bad_sector_hits += 1;
+            return Err(failed);
+        }
+        if state.fail_reads > 0 || state.strikes(state.atlas.read_error_one_in) {
+            state.fail_reads = state.fail_reads.saturating_sub(1);
+            state.counts.read_errors += 1;
+            return Err(failed);
+        }
+        if state.strikes(state.atlas.misdirected_read_one_in) {
+            state.counts.misdirected_reads += 1;
+            return Ok((polls, state.random_place(len)));
+        }
+        Ok((polls, offset))
+    }
+
+    fn begin_write(&self, offset: u64, parts: &[AlignedBytes]) -> DiskResult<(u32, u64, Fate)> {
+        let op = DiskOp::Write;
+        let len = parts.iter().map(|p| p.len()).sum();
+        self.check(op, offset, len)?;
+        if parts.len() > MAX_WRITE_PARTS || parts.iter().any(|p| p.is_empty()) {
+            return Err(DiskError::Invalid { op, offset, len });
+        }
+        let mut state = self.state();
+        state.admit(op, self.generation)?;
+        let polls = state.polls();
+        let mut place = offset;
+        let mut fate = Fate::Done;
+        if state.medium.is_bad(offset, len as u64) {
+            state.counts.bad_sector_hits += 1;
+            fate = Fate::Torn;
+        } else if state.fail_writes > 0 || state.strikes(state.atlas.write_error_one_in) {
+            state.fail_writes = state.fail_writes.saturating_sub(1);
+            state.counts.write_errors += 1;
+            fate = Fate::Torn;
+        } else if state.strikes(state.atlas.lost_write_one_in) {
+            state.counts.lost_writes += 1;
+            fate = Fate::Lost;
+        } else if state.strikes(state.atlas.misdirected_write_one_in) {
+            state.counts.misdirected_writes += 1;
+            place = state.random_place(len);
+        }
+        let id = state.medium.begin(place, parts);
+        if !state.tick() {
+            return Err(DiskError::Gone { op });
+        }
+        self.age(&mut state, offset, len);
+        Ok((polls, id, fate))
+    }
+
+    /// The damage that time does, drawn at each write since there is no clock.
+    fn age(&self, state: &mut State, offset: u64, len: usize) {
+        if state.strikes(state.atlas.bad_sector_one_in) {
+            let sector = offset + state.entropy.below(len as u64 / SECTOR_BYTES) * SECTOR_BYTES;
+            let new = state.medium.set_bad(sector..sector + SECTOR_BYTES);
+            state.counts.bad_sectors += new;
+        }
+        if state.strikes(state.atlas.bit_rot_one_in) {
+            let entropy = state.entropy.clone();
+            state.counts.bit_flips += u64::from(state.medium.rot(&entropy));
+        }
+    }
+
+    fn finish_write(&self, id: u64, fate: Fate, offset: u64, len: usize) -> DiskResult<()> {
+        let op = DiskOp::Write;
+        let mut state = self.state();
+        if state.is_gone(self.generation) {
+            return Err(DiskError::Gone { op });
+        }
+        match fate {
+            Fate::Done => state.medium.finish(id),
+            Fate::Lost => state.medium.forget(id),
+            Fate::Torn => {
+                let entropy = state.entropy.clone();
+                state.medium.finish_torn(id, &entropy);
+                return Err(DiskError::Medium { op, offset, len, errno: EIO });
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_flush(&self) -> DiskResult<(u32, u64, FlushFate)> {
+        let op = DiskOp::Flush;
+        let mut state = self.state();
+        state.admit(op, self.generation)?;
+        let polls = state.polls();
+        let mut fate = FlushFate::Done;
+        if state.fail_flushes > 0 || state.strikes(state.atlas.failing_flush_one_in) {
+            state.fail_flushes = state.fail_flushes.saturating_sub(1);
+            state.counts.failed_flushes += 1;
+            fate = FlushFate::Failed;
+        } else if state.strikes(state.atlas.lying_flush_one_in) {
+            state.counts.lying_flushes += 1;
+            fate = FlushFate::Lied;
+        }
+        if !state.tick() {
+            return Err(DiskError::Gone { op });
+        }
+        Ok((polls, state.medium.flush_mark(), fate))
+    }
+
+    fn finish_flush(&self, mark: u64, fate: FlushFate) -> DiskResult<()> {
+        let op = DiskOp::Flush;
+        let mut state = self.state();
+        if state.is_gone(self.generation) {
+            return Err(DiskError::Gone { op });
+        }
+        match fate {
+            FlushFate::Done => state.medium.flush(mark),
+            FlushFate::Lied => {}
+            FlushFate::Failed => {
+                let entropy = state.entropy.clone();
+                state.medium.flush_failing(mark, &entropy);
+                return Err(DiskError::Medium { op, offset: 0, len: 0, errno: EIO });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl BlockDevice for SimDisk {
+    fn facts(&self) -> &DeviceFacts {
+        &self.facts
+    }
+
+    fn read(&self, offset: u64, mut buf: AlignedBuf) -> impl Future<Output = DiskResult<AlignedBuf>> {
+        let begun = self.begin_read(offset, buf.len());
+        let polls = begun.as_ref().map_or(0, |(polls, _)| *polls);
+        Op::new(polls, move || {
+            let (_, place) = begun?;
+            let state = self.state();
+            if state.is_gone(self.generation) {
+                return Err(DiskError::Gone { op: DiskOp::Read });
+            }
+            state.medium.read(place, &mut buf);
+            Ok(buf)
+        })
+    }
+
+    fn write(&self, offset: u64, parts: Vec<AlignedBytes>) -> impl Future<Output = DiskResult<()>> {
+        let begun = self.begin_write(offset, &parts);
+        let len = parts.iter().map(|p| p.len()).sum();
+        let polls = begun.as_ref().map_or(0, |(polls, ..)| *polls);
+        Op::new(polls, move || {
+            let (_, id, fate) = begun?;
+            self.finish_write(id, fate, offset, len)
+        })
+    }
+
+    fn flush(&self) -> impl Future<Output = DiskResult<()>> {
+        let begun = self.begin_flush();
+        let polls = begun.as_ref().map_or(0, |(polls, ..)| *polls);
+        Op::new(polls, move || {
+            let (_, mark, fate) = begun?;
+            self.finish_flush(mark, fate)
+        })
+    }
+
+    fn discard(&self, offset: u64, len_bytes: u64) -> impl Future<Output = DiskResult<()>> {
+        let op = DiskOp::Discard;
+        let len = usize::try_from(len_bytes).unwrap_or(usize::MAX);
+        let mut begun = self.check(op, offset, len);
+        let mut polls = 0;
+        if begun.is_ok() {
+            let mut state = self.state();
+            begun = state.admit(op, self.generation);
+            if begun.is_ok() {
+                polls = state.polls();
+                let entropy = state.entropy.clone();
+                state.medium.discard(offset, len_bytes, &entropy);
+            }
+        }
+        Op::new(polls, move || begun)
+    }
+}
