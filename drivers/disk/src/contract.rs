@@ -1,0 +1,224 @@
+//! What every device must do, as tests over the door alone.
+//!
+//! Each check is a plain async function that panics with a sentence when the device breaks the contract; [`all`] runs
+//! them in turn. They write over the whole device and need at least [`SIZE_BYTES_MIN`] bytes. Crashes are not
+//! here: only a simulated device can have one on demand.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
+
+use crate::{AlignedBuf, AlignedBytes, BlockDevice, DiskError, DiskResult, IO_ALIGN, MAX_WRITE_PARTS};
+
+/// The smallest device that the checks can run on, in bytes.
+pub const SIZE_BYTES_MIN: u64 = 4 * 1024 * 1024;
+
+const PAGE: u64 = IO_ALIGN as u64;
+
+/// Runs every check on `device`.
+///
+/// # Panics
+/// When the device breaks the contract.
+pub async fn all<D: BlockDevice>(device: &D) {
+    facts_are_sound(device);
+    what_is_written_is_read_back(device).await;
+    parts_are_gathered_in_order(device).await;
+    what_breaks_the_rules_is_refused(device).await;
+    later_writes_win(device).await;
+    flushes_succeed_alone_and_together(device).await;
+    many_operations_at_once_keep_apart(device).await;
+    large_requests_are_whole(device).await;
+    a_discarded_range_is_usable_again(device).await;
+}
+
+/// A buffer of `pages` pages that only this `seed` gives.
+#[must_use]
+pub fn pattern(seed: u64, pages: usize) -> AlignedBytes {
+    let mut buf = AlignedBuf::zeroed(pages * IO_ALIGN);
+    let mut state = seed;
+    for word in buf.chunks_exact_mut(8) {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        word.copy_from_slice(&(state ^ (state >> 29)).to_le_bytes());
+    }
+    buf.freeze()
+}
+
+/// Facts that the layers above compute with.
+///
+/// # Panics
+/// When the device breaks the contract.
+pub fn facts_are_sound<D: BlockDevice>(device: &D) {
+    let facts = device.facts();
+    assert!(facts.size_bytes >= SIZE_BYTES_MIN, "the contract needs {SIZE_BYTES_MIN} bytes, not {}", facts.size_bytes);
+    assert!(facts.size_bytes.is_multiple_of(PAGE), "{} bytes are not whole pages", facts.size_bytes);
+    assert!(facts.sector_bytes.is_power_of_two(), "sectors of {} bytes", facts.sector_bytes);
+    assert!((512..=IO_ALIGN as u32).contains(&facts.sector_bytes), "sectors of {} bytes", facts.sector_bytes);
+    assert!(!facts.engine.is_empty() && !facts.path.is_empty(), "a device says what it is");
+}
+
+/// The first, the last and an inner page hold what was written.
+///
+/// # Panics
+/// When the device breaks the contract.
+pub async fn what_is_written_is_read_back<D: BlockDevice>(device: &D) {
+    let last = device.facts().size_bytes - PAGE;
+    for (seed, offset) in [(1, 0), (2, last), (3, 7 * PAGE)] {
+        device.write(offset, vec![pattern(seed, 1)]).await.expect("a write succeeds");
+    }
+    for (seed, offset) in [(1, 0), (2, last), (3, 7 * PAGE)] {
+        expect_pattern(device, offset, seed, 1).await;
+    }
+}
+
+/// A gathered write lays its parts one after the other, up to the greatest number of parts.
+///
+/// # Panics
+/// When the device breaks the contract.
+pub async fn parts_are_gathered_in_order<D: BlockDevice>(device: &D) {
+    for count in [1, 2, 3, MAX_WRITE_PARTS] {
+        let offset = 16 * PAGE;
+        let parts: Vec<_> = (0..count).map(|i| pattern(100 + i as u64, 1 + i % 2)).collect();
+        let expected: Vec<u8> = parts.iter().flat_map(|p| p.iter().copied()).collect();
+        device.write(offset, parts).await.expect("a gathered write succeeds");
+        let read = device.read(offset, AlignedBuf::zeroed(expected.len())).await.expect("a read succeeds");
+        assert!(read[..] == expected[..], "{count} gathered parts read back otherwise");
+    }
+    // A piece of a larger buffer, that neither starts nor ends with it.
+    let whole = pattern(9, 4);
+    device.write(0, vec![whole.slice(IO_ALIGN..3 * IO_ALIGN)]).await.expect("a write succeeds");
+    let read = device.read(0, AlignedBuf::zeroed(2 * IO_ALIGN)).await.expect("a read succeeds");
+    assert!(read[..] == whole[IO_ALIGN..3 * IO_ALIGN], "a piece of a buffer reads back otherwise");
+}
+
+/// Requests outside the device, between pages, or of no parts or too many, are the caller's bug and change nothing.
+///
+/// # Panics
+/// When the device breaks the contract.
+pub async fn what_breaks_the_rules_is_refused<D: BlockDevice>(device: &D) {
+    let size = device.facts().size_bytes;
+    let last = size - PAGE;
+    device.write(last, vec![pattern(5, 1)]).await.expect("a write succeeds");
+    for offset in [1, 512, size, last + 1, u64::MAX - PAGE + 1, u64::MAX / PAGE * PAGE] {
+        refused(device.read(offset, AlignedBuf::zeroed(IO_ALIGN)).await, "read", offset);
+        refused(device.write(offset, vec![pattern(6, 1)]).await, "write", offset);
+        refused(device.discard(offset, PAGE).await, "discard", offset);
+    }
+    refused(device.read(last, AlignedBuf::zeroed(2 * IO_ALIGN)).await, "read over the end", last);
+    refused(device.write(last, vec![pattern(6, 1), pattern(7, 1)]).await, "write over the end", last);
+    refused(device.write(last, vec![]).await, "write of no parts", last);
+    refused(device.write(0, vec![pattern(6, 1); MAX_WRITE_PARTS + 1]).await, "write of too many parts", 0);
+    refused(device.discard(0, PAGE + 512).await, "discard of part of a page", 0);
+    refused(device.discard(last, 2 * PAGE).await, "discard over the end", last);
+    expect_pattern(device, last, 5, 1).await;
+}
+
+/// A write that starts after another has finished wins where they overlap.
+///
+/// # Panics
+/// When the device breaks the contract.
+pub async fn later_writes_win<D: BlockDevice>(device: &D) {
+    for round in 0..20 {
+        device.write(4 * PAGE, vec![pattern(1000 + round, 4)]).await.expect("a write succeeds");
+        device.write(6 * PAGE, vec![pattern(2000 + round, 1)]).await.expect("a write succeeds");
+        let read = device.read(4 * PAGE, AlignedBuf::zeroed(4 * IO_ALIGN)).await.expect("a read succeeds");
+        let mut expected = pattern(1000 + round, 4).to_vec();
+        expected[2 * IO_ALIGN..3 * IO_ALIGN].copy_from_slice(&pattern(2000 + round, 1));
+        assert!(read[..] == expected[..], "the later of two overlapping writes did not win");
+    }
+}
+
+/// A flush succeeds with nothing to do, after writes, and beside other flushes and writes.
+///
+/// # Panics
+/// When the device breaks the contract.
+pub async fn flushes_succeed_alone_and_together<D: BlockDevice>(device: &D) {
+    device.flush().await.expect("a flush of nothing succeeds");
+    device.write(0, vec![pattern(8, 2)]).await.expect("a write succeeds");
+    device.flush().await.expect("a flush succeeds");
+    let writes: Vec<_> = (0..8).map(|i| device.write(i * PAGE, vec![pattern(i, 1)])).collect();
+    let flushes: Vec<_> = (0..4).map(|_| device.flush()).collect();
+    all_of(writes).await.into_iter().for_each(|r| r.expect("a write beside flushes succeeds"));
+    all_of(flushes).await.into_iter().for_each(|r| r.expect("a flush beside writes succeeds"));
+    for i in 0..8 {
+        expect_pattern(device, i * PAGE, i, 1).await;
+    }
+}
+
+/// More operations at once than any queue is deep: each gets its own bytes.
+///
+/// # Panics
+/// When the device breaks the contract.
+pub async fn many_operations_at_once_keep_apart<D: BlockDevice>(device: &D) {
+    let count = SIZE_BYTES_MIN / PAGE;
+    // Coprime to the count, so that every page is met once and neighbours are not written in turn.
+    let place = |i: u64| i * 389 % count * PAGE;
+    let writes: Vec<_> = (0..count).map(|i| device.write(place(i), vec![pattern(i, 1)])).collect();
+    all_of(writes).await.into_iter().for_each(|r| r.expect("one of many writes succeeds"));
+    let reads: Vec<_> = (0..count).map(|i| device.read(place(i), AlignedBuf::zeroed(IO_ALIGN))).collect();
+    for (i, read) in (0..count).zip(all_of(reads).await) {
+        let read = read.expect("one of many reads succeeds");
+        assert!(read[..] == pattern(i, 1)[..], "operation {i} of {count} got the bytes of another");
+    }
+}
+
+/// Requests larger than a kernel passes on in one piece.
+///
+/// # Panics
+/// When the device breaks the contract.
+pub async fn large_requests_are_whole<D: BlockDevice>(device: &D) {
+    let pages = (SIZE_BYTES_MIN / PAGE) as usize;
+    let half = pages / 2;
+    device.write(0, vec![pattern(11, half), pattern(12, pages - half)]).await.expect("a large write succeeds");
+    let read = device.read(0, AlignedBuf::zeroed(pages * IO_ALIGN)).await.expect("a large read succeeds");
+    let (first, second) = read.split_at(half * IO_ALIGN);
+    assert!(first == &pattern(11, half)[..] && second == &pattern(12, pages - half)[..], "a large request is torn");
+}
+
+/// After a discard the neighbours are untouched, and the range takes writes again. Devices that cannot discard say so.
+///
+/// # Panics
+/// When the device breaks the contract.
+pub async fn a_discarded_range_is_usable_again<D: BlockDevice>(device: &D) {
+    device.write(0, vec![pattern(21, 64)]).await.expect("a write succeeds");
+    match device.discard(16 * PAGE, 32 * PAGE).await {
+        Ok(()) => {}
+        Err(DiskError::Os { .. }) if !device.facts().discard => {}
+        Err(error) => panic!("a discard failed: {error}"),
+    }
+    let whole = pattern(21, 64);
+    let read = device.read(0, AlignedBuf::zeroed(64 * IO_ALIGN)).await.expect("a read succeeds");
+    assert!(read[..16 * IO_ALIGN] == whole[..16 * IO_ALIGN], "a discard changed what lies before it");
+    assert!(read[48 * IO_ALIGN..] == whole[48 * IO_ALIGN..], "a discard changed what lies after it");
+    device.write(16 * PAGE, vec![pattern(22, 32)]).await.expect("a write to a discarded range succeeds");
+    expect_pattern(device, 16 * PAGE, 22, 32).await;
+}
+
+async fn expect_pattern<D: BlockDevice>(device: &D, offset: u64, seed: u64, pages: usize) {
+    let read = device.read(offset, AlignedBuf::zeroed(pages * IO_ALIGN)).await.expect("a read succeeds");
+    assert!(read[..] == pattern(seed, pages)[..], "byte {offset} on: not what was written last");
+}
+
+fn refused<T>(result: DiskResult<T>, what: &str, offset: u64) {
+    let Err(error) = result else { panic!("a {what} at byte {offset} was accepted") };
+    assert!(matches!(error, DiskError::Invalid { .. }), "a {what} at byte {offset} was refused as: {error}");
+}
+
+/// Drives all `futures` at once and gives their outputs in order.
+async fn all_of<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+    let mut futures: Vec<Pin<Box<F>>> = futures.into_iter().map(Box::pin).collect();
+    let mut outputs: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
+    poll_fn(|cx| {
+        let mut pending = false;
+        for (future, output) in futures.iter_mut().zip(&mut outputs) {
+            if output.is_none() {
+                match future.as_mut().poll(cx) {
+                    Poll::Ready(value) => *output = Some(value),
+                    Poll::Pending => pending = true,
+                }
+            }
+        }
+        if pending { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    outputs.into_iter().map(|o| o.expect("every future has finished")).collect()
+}
