@@ -1,0 +1,48 @@
+# One line a target where possible; logic lives in Rust, or beside the tests that need it.
+DATA ?= ./var
+S3_ADDR ?= 127.0.0.1:9000
+ADMIN_ADDR ?= 127.0.0.1:9001
+# Raw devices, "/dev/x /dev/y": used instead of files in DATA. CLAIM=1 overwrites what is on them.
+DEVICES ?=
+# Size of each file-backed device, such as 4GiB; fixed when it is made.
+DEVICE_SIZE ?=
+CLAIM ?=
+# More flags for `holdfast dev` or for the benches.
+ARGS ?=
+
+HOLDFAST = target/release/holdfast
+RAW_DEVICES = $(foreach device,$(DEVICES),--raw-device $(device))
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test unit clients bench lint fmt clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+run: build ## Start a server on DATA (./var); also S3_ADDR, ADMIN_ADDR, DEVICE_SIZE=4GiB, DEVICES="/dev/x ...", CLAIM=1, ARGS
+	@exec $(HOLDFAST) dev --data $(DATA) --s3-addr $(S3_ADDR) --admin-addr $(ADMIN_ADDR) $(if $(DEVICE_SIZE),--device-size $(DEVICE_SIZE)) $(RAW_DEVICES) $(if $(filter 1,$(CLAIM)),--claim) $(ARGS)
+
+build: ## Build the release binary
+	cargo build --release -p cli
+
+test: unit build clients ## Every test: the workspace's, then real clients against the real binary
+
+unit: ## The workspace's own tests
+	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace; else cargo test --workspace; fi
+
+clients: build ## Real S3 clients against the real binary
+	@hwtests/clients/setup
+	@hwtests/clients/run $(ARGS)
+
+bench: ## Print the figures that docs/ names
+	cargo run --release -p benches -- $(ARGS)
+
+lint: ## Formatting and lints, warnings refused
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+fmt: ## Format the sources
+	cargo fmt --all
+
+clean: ## Remove what was built; DATA stays
+	cargo clean
