@@ -19,16 +19,20 @@ use crate::unpark::Unpark;
 const RETRIES_MAX: u32 = 1000;
 
 /// What carries the operations out.
+#[allow(clippy::large_enum_variant, reason = "there is one per device, and the ring is the case that matters")]
 pub(crate) enum Backend {
     Ring(Ring),
     Blocking,
+    /// The device was given back.
+    Closed,
 }
 
 /// See the file's header.
 pub(crate) struct Core {
     pub(crate) slab: Slab,
     backend: Backend,
-    file: File,
+    /// None once closed.
+    file: Option<File>,
     is_block: bool,
     depth: u32,
     in_kernel: u32,
@@ -46,7 +50,7 @@ impl Core {
         Self {
             slab: Slab::default(),
             backend,
-            file,
+            file: Some(file),
             is_block,
             depth,
             in_kernel: 0,
@@ -92,10 +96,12 @@ impl Core {
             }
             Backend::Blocking => {
                 if let Some(index) = self.waiting.pop_front() {
-                    let result = blocking::attempt(&self.file, self.slab.get(index));
+                    let file = self.file.as_ref().expect("open until closed");
+                    let result = blocking::attempt(file, self.slab.get(index));
                     self.settle(index, result);
                 }
             }
+            Backend::Closed => {}
         }
         Ok(())
     }
@@ -111,31 +117,34 @@ impl Core {
                 Ok(())
             }
             Backend::Blocking if self.waiting.is_empty() => unpark.wait(),
-            Backend::Blocking => self.advance(),
+            Backend::Blocking | Backend::Closed => self.advance(),
         }
     }
 
-    /// Takes no more operations, finishes those under way, and ends the read of the eventfd.
+    /// Takes no more operations, finishes those under way, and gives the device back.
     pub(crate) fn close(&mut self, unpark: &Unpark) -> io::Result<()> {
         self.closed = true;
         while !self.is_idle() {
-            match &mut self.backend {
-                Backend::Ring(ring) => {
-                    ring.submit_and_wait()?;
-                    self.reap();
-                }
-                Backend::Blocking => self.advance()?,
+            if let Backend::Ring(ring) = &mut self.backend {
+                ring.submit_and_wait()?;
+                self.reap();
+            } else {
+                self.advance()?;
             }
         }
-        let Backend::Ring(ring) = &mut self.backend else { return Ok(()) };
-        if ring.wake_armed() {
-            unpark.signal()?;
+        if let Backend::Ring(ring) = &mut self.backend {
+            if ring.wake_armed() {
+                unpark.signal()?;
+            }
+            while ring.wake_armed() {
+                ring.submit_and_wait()?;
+                let other = ring.next();
+                assert!(!matches!(other, Some((Some(_), _))), "nothing was under way any more");
+            }
+            ring.release_file()?;
         }
-        while ring.wake_armed() {
-            ring.submit_and_wait()?;
-            let other = ring.next();
-            assert!(!matches!(other, Some((Some(_), _))), "nothing was under way any more");
-        }
+        self.backend = Backend::Closed;
+        self.file = None;
         Ok(())
     }
 
@@ -194,7 +203,8 @@ impl Core {
     /// A discard is advice: where neither way exists, the contents stay, which the door allows.
     fn discard_otherwise(&mut self, offset: u64, len: u64) -> DiskResult<()> {
         if self.is_block && !self.no_discard {
-            match blocking::discard_ioctl(&self.file, DiskOp::Discard, offset, len) {
+            let file = self.file.as_ref().expect("open until closed");
+            match blocking::discard_ioctl(file, DiskOp::Discard, offset, len) {
                 Err(DiskError::Os { .. }) => {}
                 other => return other,
             }
@@ -209,12 +219,12 @@ impl Drop for Core {
     fn drop(&mut self) {
         let stuck = match &self.backend {
             Backend::Ring(ring) => self.in_kernel > 0 || ring.wake_armed(),
-            Backend::Blocking => false,
+            Backend::Blocking | Backend::Closed => false,
         };
         if stuck {
             tracing::error!(operations = self.in_kernel, "leaking the buffers of operations that never completed");
             std::mem::forget(std::mem::take(&mut self.slab));
-            if let Backend::Ring(ring) = std::mem::replace(&mut self.backend, Backend::Blocking) {
+            if let Backend::Ring(ring) = std::mem::replace(&mut self.backend, Backend::Closed) {
                 std::mem::forget(ring);
             }
         }

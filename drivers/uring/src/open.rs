@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use disk::{DeviceFacts, DiskError, IO_ALIGN};
 
@@ -31,6 +32,12 @@ pub enum Engine {
     /// Blocking calls on the device's own thread.
     Blocking,
 }
+
+/// How long a claim is tried again: the kernel takes the ring of a killed process apart some time after the process is
+/// gone, and until then it still owns the device. A live owner is not outwaited by this.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(1);
+/// Time between two tries.
+const CLAIM_PAUSE: Duration = Duration::from_millis(10);
 
 /// What to open, and how.
 #[derive(Debug, Clone)]
@@ -87,7 +94,9 @@ pub(crate) fn open(options: &OpenOptions, unpark: &Unpark) -> Result<Opened, Dis
     };
     if options.queue_depth == 0 || options.queue_depth > QUEUE_DEPTH_MAX {
         let error = io::Error::from(io::ErrorKind::InvalidInput);
-        return Err(failed(&format!("a queue depth of {} is outside 1..={QUEUE_DEPTH_MAX}", options.queue_depth))(error));
+        return Err(failed(&format!("a queue depth of {} is outside 1..={QUEUE_DEPTH_MAX}", options.queue_depth))(
+            error,
+        ));
     }
     let kind = std::fs::metadata(&options.path).map_err(failed("cannot be opened"))?.file_type();
     let is_block = kind.is_block_device();
@@ -95,17 +104,31 @@ pub(crate) fn open(options: &OpenOptions, unpark: &Unpark) -> Result<Opened, Dis
         let error = io::Error::from(io::ErrorKind::InvalidInput);
         return Err(failed("is neither a block device nor a file")(error));
     }
-    let (file, direct) = open_claimed(options, is_block).map_err(failed("cannot be opened"))?;
+    let (file, direct) = open_patiently(options, is_block).map_err(failed("cannot be opened"))?;
     let mut facts = facts::gather(&file, &path, is_block, options.size_bytes).map_err(failed("cannot be used"))?;
     let backend = backend(options, &file, unpark).map_err(failed("io_uring is refused"))?;
-    facts.engine = match (&backend, direct) {
-        (Backend::Ring(_), true) => "io_uring",
-        (Backend::Ring(_), false) => "io_uring, buffered",
-        (Backend::Blocking, true) => "blocking",
-        (Backend::Blocking, false) => "blocking, buffered",
+    facts.engine = match (matches!(backend, Backend::Ring(_)), direct) {
+        (true, true) => "io_uring",
+        (true, false) => "io_uring, buffered",
+        (false, true) => "blocking",
+        (false, false) => "blocking, buffered",
     };
     tracing::debug!(path, engine = facts.engine, size_bytes = facts.size_bytes, "device opened");
     Ok(Opened { core: Core::new(backend, file, is_block, options.queue_depth), facts })
+}
+
+/// As [`open_claimed`], for as long as the patience lasts.
+fn open_patiently(options: &OpenOptions, is_block: bool) -> io::Result<(File, bool)> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match open_claimed(options, is_block) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && waited < CLAIM_PATIENCE => {
+                std::thread::sleep(CLAIM_PAUSE);
+                waited += CLAIM_PAUSE;
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Opens for this process alone; whether I/O is direct comes with the file.

@@ -33,10 +33,8 @@ pub(crate) struct Ring {
 impl Ring {
     /// A ring for `depth` operations on `fd`, and the wakes of `wake_fd`; bound to the current thread.
     pub(crate) fn new(depth: u32, fd: RawFd, wake_fd: RawFd) -> io::Result<Self> {
-        let mut ring = build(depth + 1)?;
+        let ring = build(depth + 1)?;
         let fixed = ring.submitter().register_files(&[fd]).is_ok();
-        // Spares a look-up per call; without it everything works the same.
-        let _ = ring.submitter().register_ring_fd();
         Ok(Self { ring, fd, fixed, wake_fd, wake_counter: Box::new(0), wake_armed: false })
     }
 
@@ -52,6 +50,12 @@ impl Ring {
 
     pub(crate) fn wake_armed(&self) -> bool {
         self.wake_armed
+    }
+
+    /// Lets go of the device. The kernel takes a ring apart some time after it was closed, and would own the
+    /// registered file, and with it our claim to the device, until then.
+    pub(crate) fn release_file(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.fixed) { self.ring.submitter().unregister_files() } else { Ok(()) }
     }
 
     /// Queues what is left of the operation in `slot`, known to the kernel as `index`.

@@ -127,10 +127,51 @@ impl Slab {
         self.free.push(index);
         std::mem::replace(&mut slot.work, Work::Flush)
     }
+}
 
-    /// Slots in use.
-    #[cfg(test)]
-    pub(crate) fn used(&self) -> usize {
-        self.slots.len() - self.free.len()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn used(slab: &Slab) -> usize {
+        slab.slots.len() - slab.free.len()
+    }
+
+    #[test]
+    fn a_slot_is_freed_once_its_outcome_was_taken() {
+        let mut slab = Slab::default();
+        let index = slab.insert(Work::Read(AlignedBuf::zeroed(1)), 0, 4096);
+        let mut stale = None;
+        assert!(slab.take(index, Waker::noop(), &mut stale).is_none());
+        assert!(slab.finish(index, Ok(())).is_some(), "somebody waits");
+        assert_eq!(used(&slab), 1);
+        let (outcome, work) = slab.take(index, Waker::noop(), &mut stale).unwrap();
+        assert!(outcome.is_ok() && matches!(work, Work::Read(_)));
+        assert_eq!(used(&slab), 0);
+        assert_eq!(slab.insert(Work::Flush, 0, 0), index, "slots are used again");
+    }
+
+    #[test]
+    fn an_abandoned_slot_keeps_its_buffers_until_it_has_finished() {
+        let mut slab = Slab::default();
+        let index = slab.insert(Work::Read(AlignedBuf::zeroed(1)), 0, 4096);
+        assert!(slab.abandon(index).is_none());
+        assert!(matches!(slab.get(index).work, Work::Read(_)));
+        assert!(slab.finish(index, Ok(())).is_none());
+        assert_eq!(used(&slab), 0);
+        let index = slab.insert(Work::Flush, 0, 0);
+        slab.finish(index, Ok(()));
+        slab.abandon(index);
+        assert_eq!(used(&slab), 0, "abandoned after it had finished");
+    }
+
+    #[test]
+    #[should_panic(expected = "already over")]
+    fn a_completion_for_a_free_slot_is_a_bug() {
+        let mut slab = Slab::default();
+        let index = slab.insert(Work::Flush, 0, 0);
+        slab.abandon(index);
+        slab.finish(index, Ok(()));
+        slab.finish(index, Ok(()));
     }
 }

@@ -40,11 +40,6 @@ impl Unpark {
         self.state.swap(RUNNING, Ordering::AcqRel) == WOKEN
     }
 
-    /// Whether a wake is waiting to be taken.
-    pub(crate) fn is_woken(&self) -> bool {
-        self.state.load(Ordering::Acquire) == WOKEN
-    }
-
     /// Declares that the executor is about to sleep; false when a wake came first.
     pub(crate) fn park(&self) -> bool {
         self.state.compare_exchange(RUNNING, PARKED, Ordering::AcqRel, Ordering::Acquire).is_ok()
