@@ -1,0 +1,159 @@
+//! The command line: verbs grouped by noun, and the help that goes with them. clap stops here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::size::Size;
+
+const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  failed; one line on the error output says why
+  2  wrong usage
+  3  done, and damage was found";
+
+/// Holdfast: a strongly consistent S3 store on raw devices.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// How results are printed.
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Text, value_name = "FORMAT")]
+    pub(crate) output: Output,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Text,
+    /// One JSON value a line, for programs.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run a whole node in one process: devices, index and the S3 endpoint.
+    Dev(Box<DevArgs>),
+    /// Create, list and delete access keys; works while the server runs and while it does not.
+    #[command(subcommand)]
+    Key(KeyVerb),
+    /// Print the version.
+    Version,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  holdfast dev --data ./var
+      six devices of 4 GiB as files in ./var, 4+2 erasure coding, S3 on 127.0.0.1:9000
+  holdfast dev --data ./var --devices 9 --device-size 512MiB --data-shards 6 --parity-shards 3
+  holdfast dev --data ./var --raw-device /dev/sdb --raw-device /dev/sdc ... --claim
+      raw devices; --claim overwrites what is on them
+  source ./var/credentials.env && aws s3 mb s3://first
+      the key pair of the first start is in DIR/credentials.env
+
+Devices, policy and device size are fixed at the first start; later starts need --data alone.
+Log lines go to the error output; HOLDFAST_LOG=debug or HOLDFAST_LOG=gateway=trace shows more.")]
+pub(crate) struct DevArgs {
+    /// Directory for the catalog, the credentials and file-backed devices; made when absent.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Number of file-backed devices [default: 6].
+    #[arg(long, value_name = "COUNT", conflicts_with = "raw_devices")]
+    pub(crate) devices: Option<u16>,
+    /// Size of each file-backed device [default: 4GiB].
+    #[arg(long, value_name = "SIZE", conflicts_with = "raw_devices")]
+    pub(crate) device_size: Option<Size>,
+    /// A raw block device to own whole, instead of files; repeat for each.
+    #[arg(long = "raw-device", value_name = "PATH")]
+    pub(crate) raw_devices: Vec<PathBuf>,
+    /// Overwrite file systems, partition tables and labels of other clusters on raw devices.
+    #[arg(long)]
+    pub(crate) claim: bool,
+    /// Where S3 is served [default: 127.0.0.1:9000].
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) s3_addr: Option<SocketAddr>,
+    /// Where health and metrics are served [default: 127.0.0.1:9001].
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) admin_addr: Option<SocketAddr>,
+    /// k: shards of a stripe that carry data [default: 4].
+    #[arg(long, value_name = "K")]
+    pub(crate) data_shards: Option<u8>,
+    /// m: shards of a stripe that may be lost [default: 2].
+    #[arg(long, value_name = "M")]
+    pub(crate) parity_shards: Option<u8>,
+    /// The region that requests are signed for [default: us-east-1].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) region: Option<String>,
+    /// TOML file with any of these flags as keys (`s3_addr = "..."`); flags override it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Log as JSON, one object a line.
+    #[arg(long)]
+    pub(crate) log_json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyVerb {
+    /// Draw a new access key and print it; its secret is not shown again.
+    #[command(after_help = "Example:\n  holdfast key create --data ./var backup-job")]
+    Create {
+        #[command(flatten)]
+        place: KeyPlace,
+        /// What the key is for.
+        name: String,
+    },
+    /// List the access keys, without their secrets.
+    List {
+        #[command(flatten)]
+        place: KeyPlace,
+    },
+    /// Delete an access key; requests signed with it are refused at once.
+    #[command(after_help = "Example:\n  holdfast key delete --data ./var HFABCDEFGHIJKLMNOPQR")]
+    Delete {
+        #[command(flatten)]
+        place: KeyPlace,
+        /// The key's public id.
+        access_key_id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyPlace {
+    /// The server's directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_parse_and_contradictions_are_refused() {
+        let cli = Cli::try_parse_from("holdfast dev --data d --device-size 64MiB -o json".split(' ')).unwrap();
+        assert_eq!(cli.output, Output::Json);
+        let Verb::Dev(dev) = cli.verb else { panic!("the verb is dev") };
+        assert_eq!(dev.device_size, Some(Size(64 << 20)));
+        for wrong in [
+            "holdfast",
+            "holdfast dev --data d --devices 3 --raw-device /dev/x",
+            "holdfast dev --data d --device-size 4GB",
+            "holdfast dev --data d --s3-addr nowhere",
+            "holdfast dev --data d --data-shards 300",
+            "holdfast key create --data d",
+            "holdfast key list",
+        ] {
+            assert_eq!(Cli::try_parse_from(wrong.split(' ')).unwrap_err().exit_code(), 2, "{wrong}");
+        }
+    }
+}

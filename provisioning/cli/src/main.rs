@@ -1,0 +1,54 @@
+//! `holdfast`, the operator's command: a composition root that parses, wires and prints.
+//!
+//! Invariants: an error is one line on the error output; the exit code is 0 done, 1 failed, 2 wrong usage,
+//! 3 damage found; no secret is printed but by the verb that creates it.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod catalog_keys;
+mod data_dir;
+mod dev;
+mod error;
+mod key;
+mod logging;
+mod output;
+mod settings;
+mod signals;
+mod size;
+mod socket;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use serde::Serialize;
+
+use crate::args::{Cli, Output, Verb};
+use crate::error::CliError;
+
+#[derive(Serialize)]
+struct Version {
+    version: &'static str,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.verb, cli.output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("holdfast: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(verb: Verb, format: Output) -> Result<(), CliError> {
+    match verb {
+        Verb::Dev(args) => dev::run(*args, format),
+        Verb::Key(verb) => key::run(verb, format),
+        Verb::Version => {
+            let version = Version { version: env!("CARGO_PKG_VERSION") };
+            output::print(format, &version, || format!("holdfast {}", version.version))
+        }
+    }
+}
