@@ -225,7 +225,10 @@ mod tests {
         let header = JournalHeader::new(PartitionId(7), 0x1_0000_0002, Lsn(3), 4, 5, 6);
         let bytes = header.as_bytes();
         assert_eq!(&bytes[..8], b"HFJR\x01\0\0\0");
-        assert_eq!(&bytes[8..40], &[7, 0, 0, 0, 5, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 6, 0, 0, 0]);
+        assert_eq!(
+            &bytes[8..40],
+            &[7, 0, 0, 0, 5, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 6, 0, 0, 0]
+        );
         assert_eq!(JournalHeader::parse(bytes, PartitionId(7), Lsn(3)), Ok(header));
     }
 

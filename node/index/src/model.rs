@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use base::{Lsn, StripeId};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// An entity tag as AWS makes it: the MD5 of the body, or of the parts' MD5s with their number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -130,6 +130,24 @@ pub enum Layout {
     Parts(Vec<PartLayout>),
 }
 
+/// [`Layout`] without its recursive variant, with the same encoding: bytes from a device can never nest.
+#[derive(Deserialize)]
+enum LeafLayout {
+    Journal { lsn: Lsn, offset: u32 },
+    Stripes(Vec<StripeRun>),
+    Packed { stripe: StripeId, group: u32, pack_bytes: u32, offset: u32 },
+}
+
+fn leaf_layout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Layout, D::Error> {
+    Ok(match LeafLayout::deserialize(deserializer)? {
+        LeafLayout::Journal { lsn, offset } => Layout::Journal { lsn, offset },
+        LeafLayout::Stripes(runs) => Layout::Stripes(runs),
+        LeafLayout::Packed { stripe, group, pack_bytes, offset } => {
+            Layout::Packed { stripe, group, pack_bytes, offset }
+        }
+    })
+}
+
 /// One part inside a completed object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartLayout {
@@ -138,6 +156,7 @@ pub struct PartLayout {
     /// Bytes.
     pub size: u64,
     /// Where they are (never `Parts`).
+    #[serde(deserialize_with = "leaf_layout")]
     pub layout: Layout,
     /// The part's checksum, where the upload has one.
     pub checksum: Option<Checksum>,
@@ -198,6 +217,7 @@ pub struct PartRow {
     /// Milliseconds since 1970.
     pub modified_ms: u64,
     /// Where the bytes are (never `Parts`).
+    #[serde(deserialize_with = "leaf_layout")]
     pub layout: Layout,
 }
 
@@ -234,9 +254,11 @@ pub struct PackMove {
     pub bucket: String,
     /// Key.
     pub key: String,
-    /// Part number and upload, when it is a part of an upload under way or of a completed object.
+    /// Part number, when it is a part of an upload under way or of a completed object.
     pub part: Option<u32>,
-    /// Where the packer read it; the move is void when the row says otherwise by now.
+    /// Where the packer read it; the move is void when no row says so by now. This alone finds the row:
+    /// a part may have become part of a completed object meanwhile.
+    #[serde(deserialize_with = "leaf_layout")]
     pub from: Layout,
     /// Bytes from the start of the pack.
     pub offset: u32,
@@ -250,7 +272,7 @@ pub struct PackMove {
 pub enum Command {
     /// Makes a bucket.
     CreateBucket { name: String, row: BucketRow },
-    /// Removes an empty bucket.
+    /// Removes a bucket without objects; uploads under way in it are given up.
     DeleteBucket { name: String },
     /// Puts an object, replacing what is there.
     PutObject { bucket: String, key: String, row: ObjectRow, condition: Condition, missing: Vec<MissingShard> },
@@ -304,7 +326,7 @@ pub enum Refusal {
     BucketExists { owner: String },
     /// No such bucket.
     NoSuchBucket,
-    /// The bucket holds objects or uploads.
+    /// The bucket holds objects.
     BucketNotEmpty,
     /// A condition names an object that is not there.
     NoSuchKey,

@@ -305,9 +305,7 @@ impl Chain {
 
     fn announce(&self, out: &mut Vec<Output>) {
         out.push(Output::EpochChanged { record: self.record.clone() });
-        out.extend(
-            self.devices.iter().map(|&device| Output::PersistEpoch { device, record: self.record.clone() }),
-        );
+        out.extend(self.devices.iter().map(|&device| Output::PersistEpoch { device, record: self.record.clone() }));
     }
 
     fn trim(&mut self, below: Lsn, out: &mut Vec<Output>) {

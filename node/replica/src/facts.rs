@@ -44,7 +44,11 @@ fn name(fact: JournalFact) -> &'static str {
     }
 }
 
-pub(crate) async fn put_epoch(store: &dyn MirrorStore, partition: PartitionId, record: &EpochRecord) -> StoreResult<()> {
+pub(crate) async fn put_epoch(
+    store: &dyn MirrorStore,
+    partition: PartitionId,
+    record: &EpochRecord,
+) -> StoreResult<()> {
     let body = FactBody { number: record.epoch.to_u64(), lsn: record.first, members: record.members.clone() };
     put(store, JournalFact::Epoch, partition, body).await
 }

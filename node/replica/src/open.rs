@@ -13,10 +13,10 @@ use futures::stream;
 use journal::{CopyTask, Found, Plan, Policy, plan};
 use shards::{Payload, StoreError};
 
+use crate::JournalError;
 use crate::facts;
 use crate::mirror::{Mirror, MirrorStore, keys_of};
 use crate::record::Record;
-use crate::JournalError;
 
 /// Records copied at once while members are brought to agree; each may have the size of a batch.
 const COPIES_AT_ONCE: usize = 8;
