@@ -57,8 +57,10 @@ impl Geometry {
     pub const EXTENTS_START: u64 = 1 << 20;
     /// Fewest extents a device may have: the four streams, two checkpoints, their successors and a reserve.
     pub const MIN_EXTENTS: u32 = 24;
-    /// Smallest extent: one record of the largest size fits with room to spare.
-    pub const MIN_EXTENT_BYTES: u32 = 16 << 20;
+    /// Smallest extent. Records that do not fit into an extent are refused.
+    pub const MIN_EXTENT_BYTES: u32 = 256 << 10;
+    /// Smallest extent that is chosen unasked: the largest record fits with room to spare.
+    pub const USUAL_MIN_EXTENT_BYTES: u32 = 16 << 20;
     /// Largest extent.
     pub const MAX_EXTENT_BYTES: u32 = 1 << 30;
 
@@ -77,7 +79,7 @@ impl Geometry {
     pub fn for_device(size_bytes: u64, rotational: bool) -> Option<Self> {
         let usual: u32 = if rotational { 256 << 20 } else { 64 << 20 };
         let wanted = (size_bytes / 256).next_power_of_two().min(u64::from(usual)) as u32;
-        Self::new(size_bytes, wanted.max(Self::MIN_EXTENT_BYTES))
+        Self::new(size_bytes, wanted.max(Self::USUAL_MIN_EXTENT_BYTES))
     }
 
     fn is_valid(&self) -> bool {
@@ -243,5 +245,6 @@ mod tests {
             }
         }
         assert_eq!(Geometry::new(8 << 20, 16 << 20), None);
+        assert_eq!(Geometry::new(1 << 30, 4 << 10), None);
     }
 }

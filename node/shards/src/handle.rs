@@ -55,6 +55,19 @@ pub struct ShardInfo {
     pub len: u32,
 }
 
+/// What verifying a stretch of records found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Where to go on; `None` when the end was reached.
+    pub next: Option<ShardKey>,
+    /// Records that verified.
+    pub records: u64,
+    /// Bytes read and verified, heads included.
+    pub verified_bytes: u64,
+    /// Records that did not verify, and why.
+    pub bad: Vec<(ShardKey, StoreError)>,
+}
+
 /// One request and where its answer goes.
 #[derive(Debug)]
 pub(crate) enum Request {
@@ -64,6 +77,7 @@ pub(crate) enum Request {
     Delete { keys: Vec<ShardKey>, reply: oneshot::Sender<StoreResult<()>> },
     List { after: Option<ShardKey>, limit: usize, reply: oneshot::Sender<StoreResult<Vec<ShardInfo>>> },
     Trim { partition: PartitionId, below: Lsn, reply: oneshot::Sender<StoreResult<()>> },
+    Verify { after: Option<ShardKey>, budget_bytes: u64, reply: oneshot::Sender<StoreResult<VerifyReport>> },
     Sync { reply: oneshot::Sender<StoreResult<()>> },
     Checkpoint { reply: oneshot::Sender<StoreResult<()>> },
     Stats { reply: oneshot::Sender<StoreResult<StoreStats>> },
@@ -151,6 +165,14 @@ impl StoreHandle {
     /// [`StoreError`].
     pub async fn trim(&self, partition: PartitionId, below: Lsn) -> StoreResult<()> {
         self.ask(|reply| Request::Trim { partition, below, reply }).await
+    }
+
+    /// Reads and verifies records with keys above `after` until about `budget_bytes` have been read.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the store as a whole; findings are in the report.
+    pub async fn verify(&self, after: Option<ShardKey>, budget_bytes: u64) -> StoreResult<VerifyReport> {
+        self.ask(|reply| Request::Verify { after, budget_bytes, reply }).await
     }
 
     /// Returns when everything that was acknowledged before is on the medium (one flush at most).

@@ -1,0 +1,250 @@
+//! The store's shell: state and device side by side, and the device operations that connect them.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::Waker;
+
+use bytes::Bytes;
+use disk::{AlignedBuf, BlockDevice, DiskError, IO_ALIGN};
+use format::{Geometry, RecordKind, ShardKey, Stream};
+use futures::future::LocalBoxFuture;
+use tokio::sync::oneshot;
+
+use crate::handle::Payload;
+use crate::keylock::KeyLocks;
+use crate::place::{SegmentWrite, WriteItem};
+use crate::state::State;
+use crate::{StoreError, StoreResult};
+
+/// Bytes written since the last checkpoint that call for another: bounds what recovery reads.
+const CHECKPOINT_INTERVAL_BYTES: u64 = 512 << 20;
+
+pub(crate) struct Core<D> {
+    pub(crate) device: D,
+    pub(crate) state: RefCell<State>,
+    pub(crate) locks: KeyLocks,
+    spawned: RefCell<Vec<LocalBoxFuture<'static, ()>>>,
+    /// Set when the state may allow new device operations; the serving loop looks at it.
+    dirty: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl<D: BlockDevice> Core<D> {
+    pub(crate) fn new(device: D, state: State) -> Rc<Self> {
+        Rc::new(Self {
+            device,
+            state: RefCell::new(state),
+            locks: KeyLocks::default(),
+            spawned: RefCell::new(Vec::new()),
+            dirty: Cell::new(true),
+            waker: RefCell::new(None),
+        })
+    }
+
+    /// Tells the serving loop to look at the state again.
+    pub(crate) fn touch(&self) {
+        self.dirty.set(true);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn park(&self, waker: &Waker) {
+        *self.waker.borrow_mut() = Some(waker.clone());
+    }
+
+    pub(crate) fn take_dirty(&self) -> bool {
+        self.dirty.replace(false)
+    }
+
+    /// Hands a future to the serving loop.
+    pub(crate) fn spawn(&self, task: LocalBoxFuture<'static, ()>) {
+        self.spawned.borrow_mut().push(task);
+        self.touch();
+    }
+
+    pub(crate) fn take_spawned(&self) -> Vec<LocalBoxFuture<'static, ()>> {
+        std::mem::take(&mut self.spawned.borrow_mut())
+    }
+
+    /// Starts every device operation that the state calls for.
+    pub(crate) fn pump(self: &Rc<Self>) {
+        if self.state.borrow().read_only {
+            return;
+        }
+        for stream in Stream::ALL {
+            loop {
+                let write = self.state.borrow_mut().plan_write(stream);
+                let Some(write) = write else { break };
+                let core = Rc::clone(self);
+                self.spawn(Box::pin(async move { core.write_segment(write).await }));
+            }
+        }
+        let mut state = self.state.borrow_mut();
+        if state.poison.is_some() {
+            return;
+        }
+        if state.anchor_dirty && !state.anchor_busy {
+            (state.anchor_dirty, state.anchor_busy) = (false, true);
+            let core = Rc::clone(self);
+            self.spawn(Box::pin(async move { core.write_anchor().await }));
+        }
+        if !state.flush_busy && (!state.flush_waiters.is_empty() || !state.flush_cover().is_empty()) {
+            state.flush_busy = true;
+            let core = Rc::clone(self);
+            self.spawn(Box::pin(async move { core.run_flush().await }));
+        }
+        if state.is_quiet() {
+            state.quiet_waiters.drain(..).for_each(|waiter| _ = waiter.send(()));
+        }
+        let dead_space = state.space_is_low() && state.has_dead_extents();
+        let due = state.bytes_since_checkpoint >= CHECKPOINT_INTERVAL_BYTES || dead_space || state.checkpoint_wanted;
+        if due && !state.checkpoint_busy {
+            state.checkpoint_busy = true;
+            let core = Rc::clone(self);
+            self.spawn(Box::pin(async move { core.background_checkpoint().await }));
+        }
+        if !state.reclaim_busy && state.space_is_low() && crate::reclaim::victim(&state).is_some() {
+            state.reclaim_busy = true;
+            let core = Rc::clone(self);
+            self.spawn(Box::pin(async move { core.reclaim_one().await }));
+        }
+    }
+
+    async fn write_segment(self: Rc<Self>, write: SegmentWrite) {
+        let bytes: usize = write.parts.iter().map(|p| p.len()).sum();
+        let done = self.device.write(write.offset, write.parts).await;
+        match done {
+            Ok(()) => {
+                let mut state = self.state.borrow_mut();
+                state.stats.writes += 1;
+                state.stats.written_bytes += bytes as u64;
+                state.segment_written(write.extent, write.segment);
+            }
+            Err(error) => self.fail(&error),
+        }
+        self.touch();
+    }
+
+    /// Writes the anchor page; the caller has set `anchor_busy`.
+    pub(crate) async fn write_anchor(self: Rc<Self>) {
+        let (sequence, page, named) = {
+            let mut state = self.state.borrow_mut();
+            let anchor = state.anchor();
+            let page = AlignedBuf::from_bytes(&anchor.encode(state.label.device, state.label.salt)).freeze();
+            (anchor.sequence, page, anchor.opened)
+        };
+        for offset in Geometry::anchor_offsets(sequence) {
+            if let Err(error) = self.device.write(offset, vec![page.clone()]).await {
+                self.fail(&error);
+                return;
+            }
+        }
+        let mut state = self.state.borrow_mut();
+        state.stats.writes += 2;
+        state.stats.written_bytes += 2 * page.len() as u64;
+        state.anchor_busy = false;
+        state.anchor_waiters.drain(..).for_each(|waiter| _ = waiter.send(()));
+        for opened in named {
+            if state.extents[opened.extent as usize].generation == opened.generation
+                && let Some(track) = state.tracks.get_mut(&opened.extent)
+            {
+                track.anchored = true;
+            }
+        }
+        drop(state);
+        self.touch();
+    }
+
+    async fn run_flush(self: Rc<Self>) {
+        let (cover, waiters) = {
+            let mut state = self.state.borrow_mut();
+            (state.flush_cover(), std::mem::take(&mut state.flush_waiters))
+        };
+        let done = self.device.flush().await;
+        match &done {
+            Ok(()) => {
+                let mut state = self.state.borrow_mut();
+                state.flush_busy = false;
+                state.stats.flushes += 1;
+                // A poisoned store acknowledges nothing any more, whatever this flush said.
+                if state.poison.is_none() {
+                    state.flushed(&cover);
+                }
+            }
+            Err(error) => self.fail(error),
+        }
+        for waiter in waiters {
+            let _ = waiter.send(done.clone().map_err(StoreError::from));
+        }
+        self.touch();
+    }
+
+    /// The device failed a write or flush: nothing is written to it any more.
+    pub(crate) fn fail(&self, error: &DiskError) {
+        let mut state = self.state.borrow_mut();
+        state.stats.device_errors += 1;
+        if state.poison.is_none() {
+            tracing::error!(device = %state.label.device, %error, "device poisoned: no further writes");
+        }
+        state.poison(&error.to_string());
+        drop(state);
+        self.touch();
+    }
+
+    /// Returns when everything written before is on the medium.
+    pub(crate) async fn flush(&self) -> StoreResult<()> {
+        let done = {
+            let mut state = self.state.borrow_mut();
+            state.check_writable()?;
+            let (tell, done) = oneshot::channel();
+            state.flush_waiters.push(tell);
+            done
+        };
+        self.touch();
+        done.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Queues a record; returns when it is durable and in effect.
+    pub(crate) async fn write(
+        &self,
+        stream: Stream,
+        kind: RecordKind,
+        key: Option<ShardKey>,
+        removes: Vec<ShardKey>,
+        descriptor: Bytes,
+        payload: Payload,
+    ) -> StoreResult<()> {
+        let done = {
+            let mut state = self.state.borrow_mut();
+            state.check_writable()?;
+            let (reply, done) = oneshot::channel();
+            let item = WriteItem { kind, key, removes, descriptor, payload, reply };
+            state.queues.get_mut(&stream).expect("every stream has a queue").push_back(item);
+            done
+        };
+        self.touch();
+        done.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Reads `len` bytes at `offset`, both aligned outward; gives the buffer and where `offset` is in it.
+    pub(crate) async fn read_span(&self, offset: u64, len: usize) -> StoreResult<(AlignedBuf, usize)> {
+        let start = offset - offset % IO_ALIGN as u64;
+        let lead = (offset - start) as usize;
+        let buf = AlignedBuf::zeroed(lead + len);
+        let bytes = buf.len() as u64;
+        let done = self.device.read(start, buf).await;
+        let mut state = self.state.borrow_mut();
+        state.stats.reads += 1;
+        match done {
+            Ok(buf) => {
+                state.stats.read_bytes += bytes;
+                Ok((buf, lead))
+            }
+            Err(error) => {
+                state.stats.device_errors += 1;
+                Err(error.into())
+            }
+        }
+    }
+}

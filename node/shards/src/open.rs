@@ -1,0 +1,166 @@
+//! Formatting a device, recognising one, and opening it as a store.
+
+use std::rc::Rc;
+
+use base::{ClusterId, DeviceId};
+use disk::{AlignedBuf, BlockDevice};
+use format::{ANCHOR_MAX_OPENED, Anchor, FormatError, Geometry, Label};
+
+use crate::core::Core;
+use crate::recover::RecoveryReport;
+use crate::state::State;
+use crate::{StoreError, StoreResult};
+
+/// Extents that may be opened before the first checkpoint of a new life has to be there.
+const ROOM_TO_OPEN: usize = 40;
+
+/// What a device becomes when it is formatted.
+#[derive(Debug, Clone, Copy)]
+pub struct FormatOptions {
+    /// The cluster it joins.
+    pub cluster: ClusterId,
+    /// Its identifier.
+    pub device: DeviceId,
+    /// Seed of its header checksums; random.
+    pub salt: u32,
+    /// Now; milliseconds since 1970.
+    pub now_ms: u64,
+    /// Bytes of an extent; chosen by the device's size and kind when `None`.
+    pub extent_bytes: Option<u32>,
+}
+
+/// The store of one device, on the thread that owns it.
+pub struct Store<D> {
+    pub(crate) core: Rc<Core<D>>,
+    report: RecoveryReport,
+}
+
+/// The device's label; the second copy when the first is damaged.
+///
+/// # Errors
+/// [`StoreError::Unusable`] when neither copy is a label that this program reads.
+pub async fn identify<D: BlockDevice>(device: &D) -> StoreResult<Label> {
+    let size_bytes = device.facts().size_bytes;
+    let mut first_error = None;
+    for offset in [0, size_bytes.saturating_sub(Geometry::LABEL_BYTES as u64)] {
+        let label = match device.read(offset, AlignedBuf::zeroed(Geometry::LABEL_BYTES)).await {
+            Ok(buf) => Label::decode(&buf).map_err(StoreError::from),
+            Err(error) => Err(error.into()),
+        };
+        match label {
+            Ok(label) if label.geometry.size_bytes > size_bytes => {
+                first_error.get_or_insert(StoreError::Unusable(FormatError::Invalid {
+                    what: "device label",
+                    field: "the device is smaller than when it was formatted",
+                }));
+            }
+            Ok(label) => return Ok(label),
+            Err(error) => drop(first_error.get_or_insert(error)),
+        }
+    }
+    Err(first_error.expect("two copies were tried"))
+}
+
+impl<D: BlockDevice> Store<D> {
+    /// Makes the device an empty store; whatever was on it is lost. The label is written last: a device
+    /// whose formatting was cut short is not a store.
+    ///
+    /// # Errors
+    /// [`StoreError::TooSmall`], or the device's error.
+    pub async fn format(device: &D, options: &FormatOptions) -> StoreResult<Label> {
+        let facts = device.facts();
+        let geometry = match options.extent_bytes {
+            Some(extent_bytes) => Geometry::new(facts.size_bytes, extent_bytes),
+            None => Geometry::for_device(facts.size_bytes, facts.rotational),
+        };
+        let geometry = geometry.ok_or(StoreError::TooSmall {
+            size_bytes: facts.size_bytes,
+            min_bytes: Geometry::EXTENTS_START
+                + u64::from(Geometry::MIN_EXTENTS) * u64::from(Geometry::USUAL_MIN_EXTENT_BYTES)
+                + Geometry::LABEL_BYTES as u64,
+        })?;
+        let label = Label {
+            cluster: options.cluster,
+            device: options.device,
+            geometry,
+            salt: options.salt,
+            created_ms: options.now_ms,
+        };
+        let blank = AlignedBuf::zeroed(Geometry::LABEL_BYTES).freeze();
+        for offset in geometry.label_offsets() {
+            device.write(offset, vec![blank.clone()]).await?;
+        }
+        device.flush().await?;
+        let rings = AlignedBuf::zeroed(Geometry::ANCHOR_BYTES * Geometry::ANCHOR_SLOTS as usize).freeze();
+        for ring in Geometry::ANCHOR_RINGS {
+            device.write(ring, vec![rings.clone()]).await?;
+        }
+        let anchor = Anchor { sequence: 1, boot: 0, checkpoint: None, opened: Vec::new() };
+        let page = AlignedBuf::from_bytes(&anchor.encode(label.device, label.salt)).freeze();
+        for offset in Geometry::anchor_offsets(anchor.sequence) {
+            device.write(offset, vec![page.clone()]).await?;
+        }
+        device.flush().await?;
+        let bytes = AlignedBuf::from_bytes(&label.encode()).freeze();
+        for offset in geometry.label_offsets() {
+            device.write(offset, vec![bytes.clone()]).await?;
+        }
+        device.flush().await?;
+        Ok(label)
+    }
+
+    /// Opens the device's store: recovers its state and, unless `read_only`, readies it for writing.
+    ///
+    /// # Errors
+    /// [`StoreError`]; a read-only opening writes nothing.
+    pub async fn open(device: D, read_only: bool) -> StoreResult<Self> {
+        let label = identify(&device).await?;
+        let core = Core::new(device, State::new(label, read_only));
+        let report = core.recover().await?;
+        for (offset, what) in &report.damage {
+            tracing::error!(device = %label.device, offset, what, "damage found while opening the device");
+        }
+        if !read_only {
+            core.begin_boot().await?;
+        }
+        Ok(Self { core, report })
+    }
+
+    /// Who the device is.
+    #[must_use]
+    pub fn label(&self) -> Label {
+        self.core.state.borrow().label
+    }
+
+    /// What recovery found.
+    #[must_use]
+    pub fn report(&self) -> &RecoveryReport {
+        &self.report
+    }
+}
+
+impl<D: BlockDevice> Core<D> {
+    /// Starts a new life of the device: its number is durable before any generation is drawn under it.
+    async fn begin_boot(&self) -> StoreResult<()> {
+        let (sequence, page) = {
+            let mut state = self.state.borrow_mut();
+            state.boot = state.boot.checked_add(1).expect("a device is opened fewer than 2^32 times");
+            state.generations = 0;
+            // What was scanned is scanned again until a checkpoint covers it.
+            state.checkpoint_wanted = !state.opened.is_empty();
+            if state.opened.len() > ANCHOR_MAX_OPENED - ROOM_TO_OPEN {
+                // More than a page can name: a page without a checkpoint makes recovery probe every extent.
+                state.checkpoint = None;
+                state.opened.clear();
+            }
+            let anchor = state.anchor();
+            (anchor.sequence, AlignedBuf::from_bytes(&anchor.encode(state.label.device, state.label.salt)))
+        };
+        let page = page.freeze();
+        for offset in Geometry::anchor_offsets(sequence) {
+            self.device.write(offset, vec![page.clone()]).await?;
+        }
+        self.device.flush().await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,268 @@
+//! Placing records: from the queues into extents, one device write for many small records.
+
+use bytes::Bytes;
+use disk::{AlignedBuf, AlignedBytes, IO_ALIGN};
+use format::{
+    BLOCK_BYTES, DIRECT_MIN_BYTES, RecordHead, RecordKind, RecordLayout, ShardKey, Stream, UNIT_BYTES, block_checksums,
+};
+use tokio::sync::oneshot;
+
+use crate::extent::{Effect, Location, Placed, Segment};
+use crate::handle::Payload;
+use crate::reclaim;
+use crate::state::State;
+use crate::{StoreError, StoreResult};
+
+/// Bytes of small records that one device write gathers.
+const BATCH_MAX_BYTES: usize = 1 << 20;
+/// Device writes of small records that may be without a finished flush in one extent: while one is being
+/// flushed the next is written, and everything that comes meanwhile gathers for the one after.
+const SMALL_SEGMENTS_MAX: usize = 2;
+/// Bytes without a finished flush in one extent. Recovery looks this far beyond a damaged record for
+/// proof that it was acknowledged, so it bounds the time of recovery.
+pub(crate) const UNFLUSHED_MAX_BYTES: usize = 24 << 20;
+
+/// A record to be written.
+#[derive(Debug)]
+pub(crate) struct WriteItem {
+    pub(crate) kind: RecordKind,
+    pub(crate) key: Option<ShardKey>,
+    /// Keys that a tombstone removes.
+    pub(crate) removes: Vec<ShardKey>,
+    pub(crate) descriptor: Bytes,
+    pub(crate) payload: Payload,
+    pub(crate) reply: oneshot::Sender<StoreResult<()>>,
+}
+
+impl WriteItem {
+    fn layout(&self) -> RecordLayout {
+        RecordLayout::new(self.descriptor.len(), self.payload.len())
+    }
+
+    fn is_small(&self) -> bool {
+        self.payload.len() < DIRECT_MIN_BYTES
+    }
+}
+
+/// One device write.
+pub(crate) struct SegmentWrite {
+    pub(crate) extent: u32,
+    pub(crate) segment: u64,
+    pub(crate) offset: u64,
+    pub(crate) parts: Vec<AlignedBytes>,
+}
+
+impl State {
+    /// The next device write for `stream`, when one is due.
+    pub(crate) fn plan_write(&mut self, stream: Stream) -> Option<SegmentWrite> {
+        loop {
+            if self.paused || self.poison.is_some() {
+                return None;
+            }
+            let front = self.queues[&stream].front()?;
+            let (small, record_bytes) = (front.is_small(), front.layout().record_bytes);
+            let Some(extent) = self.extent_with_room(stream, record_bytes) else {
+                if self.space_may_come() {
+                    return None;
+                }
+                let item = self.queues.get_mut(&stream)?.pop_front()?;
+                let _ = item.reply.send(Err(StoreError::Full));
+                continue;
+            };
+            let track = &self.tracks[&extent];
+            let unflushed: usize = track.segments.iter().map(|s| s.bytes).sum();
+            let small_segments = track.segments.iter().filter(|s| s.small).count();
+            if unflushed + record_bytes > UNFLUSHED_MAX_BYTES || (small && small_segments >= SMALL_SEGMENTS_MAX) {
+                return None;
+            }
+            return Some(if small { self.place_batch(stream, extent) } else { self.place_one(stream, extent) });
+        }
+    }
+
+    /// The stream's open extent, or a new one when the record does not fit.
+    fn extent_with_room(&mut self, stream: Stream, record_bytes: usize) -> Option<u32> {
+        if let Some(extent) = self.open.get(&stream).copied() {
+            if self.room_bytes(extent) >= record_bytes {
+                return Some(extent);
+            }
+            self.seal(stream);
+        }
+        self.open_extent(stream)
+    }
+
+    fn segment_start(&self, extent: u32) -> u32 {
+        self.extents[extent as usize].written_units.next_multiple_of((IO_ALIGN / UNIT_BYTES) as u32)
+    }
+
+    fn room_bytes(&self, extent: u32) -> usize {
+        (self.extent_units() - self.segment_start(extent).min(self.extent_units())) as usize * UNIT_BYTES
+    }
+
+    fn space_may_come(&self) -> bool {
+        self.checkpoint_busy
+            || self.checkpoint_wanted
+            || self.reclaim_busy
+            || self.has_dead_extents()
+            || reclaim::victim(self).is_some()
+    }
+
+    /// Gathers small records from the front of the queue into one buffer.
+    fn place_batch(&mut self, stream: Stream, extent: u32) -> SegmentWrite {
+        let start = self.segment_start(extent);
+        let room = self.room_bytes(extent).min(BATCH_MAX_BYTES);
+        let queue = self.queues.get_mut(&stream).expect("every stream has a queue");
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        while let Some(item) = queue.front() {
+            let record = item.layout().record_bytes;
+            if !item.is_small() || bytes + record > room {
+                break;
+            }
+            bytes += record;
+            items.extend(queue.pop_front());
+        }
+        assert!(!items.is_empty(), "a batch holds at least the record it was made for");
+        let mut buf = AlignedBuf::zeroed(bytes);
+        let (mut at, mut records) = (0, Vec::with_capacity(items.len()));
+        for item in items {
+            let layout = item.layout();
+            let offset_units = start + (at / UNIT_BYTES) as u32;
+            let record = &mut buf[at..at + layout.record_bytes];
+            let crcs = copy_payload(&item.payload, &mut record[layout.payload_at..]);
+            records.push(self.place_record(item, extent, offset_units, crcs, record));
+            at += layout.record_bytes;
+        }
+        self.push_segment(extent, start, true, records, vec![buf.freeze()], at)
+    }
+
+    /// Places one large record; its payload is written from where it lies.
+    fn place_one(&mut self, stream: Stream, extent: u32) -> SegmentWrite {
+        let item = self.queues.get_mut(&stream).and_then(|queue| queue.pop_front()).expect("the front was seen");
+        let (start, layout) = (self.segment_start(extent), item.layout());
+        let parts = match &item.payload {
+            Payload::Aligned { bytes, .. } => {
+                let bytes = bytes.clone();
+                let crcs = block_checksums(&bytes[..item.payload.len()]);
+                let mut head = AlignedBuf::zeroed(layout.payload_at);
+                let record = self.place_record(item, extent, start, crcs, &mut head);
+                return self.push_segment(extent, start, false, vec![record], vec![head.freeze(), bytes], layout.record_bytes);
+            }
+            payload @ Payload::Parts(_) => {
+                let mut buf = AlignedBuf::zeroed(layout.record_bytes);
+                let crcs = copy_payload(payload, &mut buf[layout.payload_at..]);
+                (buf, crcs)
+            }
+        };
+        let (mut buf, crcs) = parts;
+        let record = self.place_record(item, extent, start, crcs, &mut buf);
+        self.push_segment(extent, start, false, vec![record], vec![buf.freeze()], layout.record_bytes)
+    }
+
+    /// Gives a record its sequence and writes its head to `out`, the start of the record.
+    fn place_record(
+        &mut self,
+        item: WriteItem,
+        extent: u32,
+        offset_units: u32,
+        block_crcs: Vec<u32>,
+        out: &mut [u8],
+    ) -> Placed {
+        let layout = item.layout();
+        let head = RecordHead {
+            kind: item.kind,
+            sequence: self.next_sequence(),
+            key: item.key,
+            payload_bytes: item.payload.len() as u32,
+            durable_units: self.extents[extent as usize].durable_units,
+            descriptor: item.descriptor.to_vec(),
+            block_crcs,
+        };
+        let proof = head.encode_into(&self.place(extent, offset_units), out);
+        let location = Location {
+            extent,
+            offset_units,
+            record_units: (layout.record_bytes / UNIT_BYTES) as u32,
+            payload_bytes: head.payload_bytes,
+            proof,
+        };
+        let effect = match item.key {
+            Some(key) => Effect::Put(key, location),
+            None => Effect::Remove(item.removes),
+        };
+        Placed { effect, reply: item.reply }
+    }
+
+    fn push_segment(
+        &mut self,
+        extent: u32,
+        start: u32,
+        small: bool,
+        records: Vec<Placed>,
+        parts: Vec<AlignedBytes>,
+        bytes: usize,
+    ) -> SegmentWrite {
+        assert_eq!(parts.iter().map(|p| p.len()).sum::<usize>(), bytes.next_multiple_of(IO_ALIGN));
+        let end_units = start + (bytes / UNIT_BYTES) as u32;
+        assert!(end_units <= self.extent_units(), "a segment ends inside its extent");
+        self.extents[extent as usize].written_units = end_units;
+        self.bytes_since_checkpoint += bytes as u64;
+        self.stats.puts += records.iter().filter(|r| matches!(r.effect, Effect::Put(..))).count() as u64;
+        let id = self.next_segment;
+        self.next_segment += 1;
+        let track = self.tracks.get_mut(&extent).expect("an open extent is tracked");
+        track.segments.push_back(Segment { id, end_units, bytes, small, written: false, records });
+        SegmentWrite { extent, segment: id, offset: self.offset(extent, start), parts }
+    }
+
+    /// A device write has finished well.
+    pub(crate) fn segment_written(&mut self, extent: u32, segment: u64) {
+        // A poisoned store has dropped its tracks.
+        if let Some(track) = self.tracks.get_mut(&extent)
+            && let Some(segment) = track.segments.iter_mut().find(|s| s.id == segment)
+        {
+            segment.written = true;
+        }
+    }
+
+    /// What a flush that starts now will make durable.
+    pub(crate) fn flush_cover(&self) -> Vec<(u32, u32)> {
+        self.tracks.iter().filter_map(|(extent, track)| Some((*extent, track.written_prefix()?))).collect()
+    }
+
+    /// A flush that started when `cover` was taken has finished well.
+    pub(crate) fn flushed(&mut self, cover: &[(u32, u32)]) {
+        for (extent, prefix) in cover {
+            let Some(track) = self.tracks.get_mut(extent) else { continue };
+            let mut records = Vec::new();
+            while track.segments.front().is_some_and(|segment| segment.end_units <= *prefix) {
+                records.extend(track.segments.pop_front().into_iter().flat_map(|segment| segment.records));
+            }
+            let entry = &mut self.extents[*extent as usize];
+            assert!(entry.durable_units <= *prefix, "durability only grows");
+            entry.durable_units = *prefix;
+            for record in records {
+                self.apply(record.effect);
+                let _ = record.reply.send(Ok(()));
+            }
+        }
+        let extents = &self.extents;
+        self.tracks.retain(|extent, track| {
+            !track.segments.is_empty() || matches!(extents[*extent as usize].state, format::ExtentState::Open(_))
+        });
+    }
+}
+
+/// Copies a payload to `out` and gives its block checksums.
+fn copy_payload(payload: &Payload, out: &mut [u8]) -> Vec<u32> {
+    let len = payload.len();
+    match payload {
+        Payload::Aligned { bytes, len } => out[..*len].copy_from_slice(&bytes[..*len]),
+        Payload::Parts(parts) => {
+            let mut at = 0;
+            for part in parts {
+                out[at..at + part.len()].copy_from_slice(part);
+                at += part.len();
+            }
+        }
+    }
+    out[..len].chunks(BLOCK_BYTES).map(crc32fast::hash).collect()
+}

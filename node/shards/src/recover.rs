@@ -1,0 +1,472 @@
+//! Recovery: the newest anchor names a checkpoint and the extents opened since; their records are rolled
+//! forward in the order of their sequence numbers. Nothing is written while this runs.
+//!
+//! A damaged checkpoint falls back to the one before it; with no usable checkpoint, or with a damaged
+//! anchor page, every extent is probed. (Only then may records deleted since come back: their owners find
+//! them unreferenced and delete them again.)
+//!
+//! In an extent, the scan advances only by lengths that a checksum has confirmed. Where it meets a record
+//! that does not verify, it looks for a later proven header that says "everything before me was durable":
+//! with one, the damage is a corrupt middle and is reported; without one it is the torn tail of writes
+//! that were never acknowledged, and the extent ends there.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use disk::{AlignedBuf, BlockDevice, IO_ALIGN};
+use format::{
+    Anchor, CheckpointExtent, CheckpointHead, CheckpointShard, ExtentState, FormatError, Geometry, OpenedExtent, Place,
+    RecordHead, RecordKind, RecordLayout, Stream, UNIT_BYTES, decode_tombstone,
+};
+
+use crate::core::Core;
+use crate::extent::{Effect, Extent, Location};
+use crate::place::UNFLUSHED_MAX_BYTES;
+use crate::{StoreError, StoreResult};
+
+const IO_UNITS: u32 = (IO_ALIGN / UNIT_BYTES) as u32;
+/// Bytes read ahead while scanning.
+const WINDOW_BYTES: usize = 4 << 20;
+/// Largest head and largest record, in bytes; what one decode may need.
+const HEAD_MAX_BYTES: usize = 16 << 10;
+
+/// What recovery found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Records taken from the checkpoint.
+    pub from_checkpoint: u64,
+    /// Records and tombstones rolled forward.
+    pub rolled_forward: u64,
+    /// Extents scanned.
+    pub extents_scanned: u32,
+    /// Bytes beyond the last acknowledged record of an extent that were dropped (torn tails).
+    pub torn_bytes: u64,
+    /// Places (bytes on the device) where acknowledged records are damaged, and what is wrong there.
+    pub damage: Vec<(u64, String)>,
+    /// The newest checkpoint could not be used.
+    pub fell_back: bool,
+    /// Every extent was probed.
+    pub probed: bool,
+}
+
+struct Start {
+    anchor: Anchor,
+    /// Extents to scan: number, generation, stream.
+    opened: Vec<OpenedExtent>,
+    probe: bool,
+}
+
+impl<D: BlockDevice> Core<D> {
+    /// Rebuilds the state from the medium.
+    pub(crate) async fn recover(self: &Rc<Self>) -> StoreResult<RecoveryReport> {
+        let mut report = RecoveryReport::default();
+        let start = self.find_start(&mut report).await?;
+        {
+            let mut state = self.state.borrow_mut();
+            state.anchor_sequence = start.anchor.sequence;
+            state.boot = start.anchor.boot;
+            state.checkpoint = start.anchor.checkpoint.clone();
+        }
+        let floor = self.state.borrow().sequence;
+        let mut to_scan = self.adopt_opened(&start.opened);
+        if start.probe {
+            report.probed = true;
+            to_scan.extend(self.probe(&to_scan).await?);
+        }
+        let named = self.named(&to_scan);
+        self.state.borrow_mut().opened = named;
+        let mut found = Vec::new();
+        for (extent, from_units) in to_scan {
+            report.extents_scanned += 1;
+            self.scan_extent(extent, from_units, floor, &mut found, &mut report).await?;
+        }
+        found.sort_by_key(|(sequence, _)| *sequence);
+        report.rolled_forward = found.len() as u64;
+        let mut state = self.state.borrow_mut();
+        for (sequence, effect) in found {
+            state.sequence = state.sequence.max(sequence);
+            match effect {
+                Effect::Put(key, location) => _ = state.index.insert(key, location),
+                Effect::Remove(keys) => keys.iter().for_each(|key| _ = state.index.remove(key)),
+            }
+        }
+        state.recount();
+        state.free =
+            (0u32..).zip(&state.extents).filter(|(_, e)| e.state == ExtentState::Free).map(|(n, _)| n).collect();
+        Ok(report)
+    }
+
+    async fn find_start(self: &Rc<Self>, report: &mut RecoveryReport) -> StoreResult<Start> {
+        let (mut anchors, suspect) = self.read_anchors(report).await;
+        let mut start = Start {
+            anchor: anchors.last().cloned().unwrap_or(Anchor {
+                sequence: 0,
+                boot: 0,
+                checkpoint: None,
+                opened: Vec::new(),
+            }),
+            opened: Vec::new(),
+            probe: suspect || anchors.is_empty(),
+        };
+        let newest = start.anchor.clone();
+        let mut later: Vec<OpenedExtent> = Vec::new();
+        while let Some(anchor) = anchors.pop() {
+            add_opened(&mut later, &anchor);
+            let Some(checkpoint) = &anchor.checkpoint else { break };
+            match self.load_checkpoint(checkpoint).await {
+                Ok(records) => {
+                    report.from_checkpoint = records;
+                    start.anchor.checkpoint = Some(checkpoint.clone());
+                    // Older pages of the same checkpoint name a subset of what this one names.
+                    later.sort_by_key(|opened| opened.generation);
+                    start.opened = later;
+                    return Ok(start);
+                }
+                Err(error) => {
+                    report.damage.push((0, format!("the checkpoint of anchor {} is unusable: {error}", anchor.sequence)));
+                    report.fell_back = true;
+                    let broken = anchor.checkpoint.clone();
+                    while anchors.last().is_some_and(|older| older.checkpoint == broken) {
+                        add_opened(&mut later, &anchors.pop().expect("just seen"));
+                    }
+                }
+            }
+        }
+        // No checkpoint to start from: a page may name fewer extents than are in use.
+        start.probe |= newest.checkpoint.is_some() || newest.boot > 0;
+        start.anchor.checkpoint = None;
+        later.sort_by_key(|opened| opened.generation);
+        start.opened = later;
+        Ok(start)
+    }
+
+    /// All valid anchor pages, oldest first; and whether a page is damaged that may have been the newest.
+    async fn read_anchors(&self, report: &mut RecoveryReport) -> (Vec<Anchor>, bool) {
+        let (device, salt) = {
+            let state = self.state.borrow();
+            (state.label.device, state.label.salt)
+        };
+        let ring_bytes = Geometry::ANCHOR_BYTES * Geometry::ANCHOR_SLOTS as usize;
+        let mut rings = Vec::new();
+        for ring in Geometry::ANCHOR_RINGS {
+            match self.read_span(ring, ring_bytes).await {
+                Ok((buf, _)) => rings.push(Some(buf)),
+                Err(error) => {
+                    report.damage.push((ring, format!("an anchor ring cannot be read: {error}")));
+                    rings.push(None);
+                }
+            }
+        }
+        let (mut anchors, mut suspect): (Vec<Anchor>, bool) = (Vec::new(), false);
+        for slot in 0..Geometry::ANCHOR_SLOTS as usize {
+            let at = slot * Geometry::ANCHOR_BYTES;
+            let copies: Vec<_> = rings
+                .iter()
+                .map(|ring| ring.as_ref().map(|ring| Anchor::decode(&ring[at..at + Geometry::ANCHOR_BYTES], device, salt)))
+                .collect();
+            let best = copies.iter().flatten().filter_map(|copy| copy.as_ref().ok()).max_by_key(|a| a.sequence);
+            match best {
+                Some(anchor) => anchors.push(anchor.clone()),
+                // An empty slot is Absent in both copies; anything else was once a page.
+                None => suspect |= copies.iter().any(|copy| !matches!(copy, Some(Err(FormatError::Absent(_))))),
+            }
+        }
+        anchors.sort_by_key(|anchor| anchor.sequence);
+        (anchors, suspect)
+    }
+
+    async fn load_checkpoint(&self, checkpoint: &format::CheckpointRef) -> StoreResult<u64> {
+        let bytes = self.read_checkpoint(checkpoint).await?;
+        let invalid = |field| StoreError::Unusable(FormatError::Invalid { what: "checkpoint", field });
+        let (head, mut rest) = CheckpointHead::decode(&bytes)?;
+        let mut state = self.state.borrow_mut();
+        if head.extents as usize != state.extents.len() || head.sequence != checkpoint.sequence {
+            return Err(invalid("extents or sequence"));
+        }
+        let units = state.extent_units();
+        let mut extents = Vec::with_capacity(head.extents as usize);
+        for _ in 0..head.extents {
+            let (entry, after) = CheckpointExtent::decode(rest)?;
+            if entry.written_units > units {
+                return Err(invalid("written units"));
+            }
+            rest = after;
+            extents.push(Extent {
+                state: entry.state,
+                generation: entry.generation,
+                written_units: entry.written_units,
+                durable_units: entry.written_units,
+                ..Extent::UNUSED
+            });
+        }
+        let mut index = std::collections::BTreeMap::new();
+        for _ in 0..head.shards {
+            let (shard, after) = CheckpointShard::decode(rest)?;
+            rest = after;
+            let end = u64::from(shard.offset_units) + u64::from(shard.record_units);
+            if shard.extent >= head.extents || end > u64::from(units) {
+                return Err(invalid("shard place"));
+            }
+            let location = Location {
+                extent: shard.extent,
+                offset_units: shard.offset_units,
+                record_units: shard.record_units,
+                payload_bytes: shard.payload_bytes,
+                proof: shard.proof,
+            };
+            index.insert(shard.key, location);
+        }
+        for part in &checkpoint.parts {
+            let extent = &mut extents[part.extent as usize];
+            *extent = Extent {
+                state: ExtentState::Sealed(Stream::Checkpoint),
+                generation: part.generation,
+                of_checkpoint: true,
+                ..Extent::UNUSED
+            };
+        }
+        (state.extents, state.index, state.sequence) = (extents, index, head.sequence);
+        Ok(head.shards)
+    }
+
+    /// Takes the extents opened since the checkpoint over; gives those to scan, and from where.
+    fn adopt_opened(&self, opened: &[OpenedExtent]) -> Vec<(u32, u32)> {
+        let mut state = self.state.borrow_mut();
+        let mut reused = BTreeSet::new();
+        let mut to_scan: Vec<(u32, u32)> = Vec::new();
+        for opened in opened {
+            let Some(extent) = state.extents.get_mut(opened.extent as usize) else { continue };
+            let from = if extent.generation == opened.generation {
+                extent.written_units
+            } else if extent.generation < opened.generation {
+                reused.insert(opened.extent);
+                0
+            } else {
+                continue;
+            };
+            let fresh = Extent { generation: opened.generation, ..Extent::UNUSED };
+            *extent = Extent { state: ExtentState::Sealed(opened.stream), written_units: from, ..fresh };
+            to_scan.retain(|(number, _)| *number != opened.extent);
+            to_scan.push((opened.extent, from));
+        }
+        // Extents that were open at the checkpoint are in the anchor's list; none is left open.
+        for extent in &mut state.extents {
+            if let ExtentState::Open(stream) = extent.state {
+                extent.state = ExtentState::Sealed(stream);
+            }
+        }
+        state.index.retain(|_, location| !reused.contains(&location.extent));
+        to_scan
+    }
+
+    /// The scanned extents as an anchor names them.
+    fn named(&self, scanned: &[(u32, u32)]) -> Vec<OpenedExtent> {
+        let state = self.state.borrow();
+        let name = |(extent, _): &(u32, u32)| {
+            let entry = &state.extents[*extent as usize];
+            let stream = match entry.state {
+                ExtentState::Sealed(stream) => stream,
+                _ => Stream::Data,
+            };
+            OpenedExtent { extent: *extent, generation: entry.generation, stream }
+        };
+        scanned.iter().map(name).collect()
+    }
+
+    /// Looks at the start of every extent that is not to be scanned anyway.
+    async fn probe(&self, known: &[(u32, u32)]) -> StoreResult<Vec<(u32, u32)>> {
+        let extents = self.state.borrow().label.geometry.extents;
+        let mut found = Vec::new();
+        for extent in (0..extents).filter(|extent| known.iter().all(|(number, _)| number != extent)) {
+            let offset = self.state.borrow().offset(extent, 0);
+            let Ok((buf, _)) = self.read_span(offset, IO_ALIGN).await else { continue };
+            let mut state = self.state.borrow_mut();
+            let Some(generation) = RecordHead::probe_generation(&buf, &state.place(extent, 0)) else { continue };
+            let entry = &mut state.extents[extent as usize];
+            if generation > entry.generation {
+                let state = ExtentState::Sealed(Stream::Data);
+                *entry = Extent { state, generation, ..Extent::UNUSED };
+                found.push((extent, 0));
+            }
+        }
+        let reused: BTreeSet<u32> = found.iter().map(|(extent, _)| *extent).collect();
+        self.state.borrow_mut().index.retain(|_, location| !reused.contains(&location.extent));
+        // Generations order the openings; later readers of this list rely on nothing more.
+        found.sort_by_key(|(extent, _)| self.state.borrow().extents[*extent as usize].generation);
+        if let Some((extent, _)) = found.last() {
+            let mut state = self.state.borrow_mut();
+            let boot = (state.extents[*extent as usize].generation >> 32) as u32;
+            state.boot = state.boot.max(boot);
+        }
+        Ok(found)
+    }
+
+    async fn scan_extent(
+        &self,
+        extent: u32,
+        from_units: u32,
+        floor: u64,
+        found: &mut Vec<(u64, Effect)>,
+        report: &mut RecoveryReport,
+    ) -> StoreResult<()> {
+        let end = self.state.borrow().extent_units();
+        let mut window = Window { core: self, extent, start: 0, buf: None };
+        let mut at = from_units;
+        while at < end {
+            let place = self.state.borrow().place(extent, at);
+            let offset = self.state.borrow().offset(extent, at);
+            match window.record(at, end, &place).await {
+                Scanned::Whole(head, proof, removes, layout) => {
+                    if head.sequence > floor {
+                        note(&head, proof, removes, layout, extent, at, found);
+                    }
+                    at += (layout.record_bytes / UNIT_BYTES) as u32;
+                    self.state.borrow_mut().extents[extent as usize].written_units = at;
+                }
+                Scanned::Nothing if !at.is_multiple_of(IO_UNITS) => at = at.next_multiple_of(IO_UNITS),
+                damaged => {
+                    let (known_len, what) = match &damaged {
+                        Scanned::Damaged(Some((_, _, layout)), what) => (layout.record_bytes / UNIT_BYTES, *what),
+                        Scanned::Damaged(None, what) => (0, *what),
+                        _ => (0, "nothing readable"),
+                    };
+                    let from = at + (known_len as u32).max(1);
+                    let Some(next) = window.proof_of_durability(at, from, end).await else { break };
+                    report.damage.push((offset, format!("a damaged record before durable ones: {what}")));
+                    // The key is known when the head is: reads of it then fail by name instead of finding nothing.
+                    if let Scanned::Damaged(Some((head, proof, layout)), _) = damaged
+                        && head.sequence > floor
+                    {
+                        note(&head, proof, None, layout, extent, at, found);
+                    }
+                    at = next;
+                }
+            }
+        }
+        let mut state = self.state.borrow_mut();
+        let entry = &mut state.extents[extent as usize];
+        report.torn_bytes += u64::from(at.saturating_sub(entry.written_units)) * UNIT_BYTES as u64;
+        entry.written_units = at.min(end);
+        entry.durable_units = entry.written_units;
+        Ok(())
+    }
+}
+
+fn add_opened(known: &mut Vec<OpenedExtent>, anchor: &Anchor) {
+    for opened in &anchor.opened {
+        if !known.contains(opened) {
+            known.push(*opened);
+        }
+    }
+}
+
+fn note(
+    head: &RecordHead,
+    proof: u32,
+    removes: Option<Vec<format::ShardKey>>,
+    layout: RecordLayout,
+    extent: u32,
+    at: u32,
+    found: &mut Vec<(u64, Effect)>,
+) {
+    let location = Location {
+        extent,
+        offset_units: at,
+        record_units: (layout.record_bytes / UNIT_BYTES) as u32,
+        payload_bytes: head.payload_bytes,
+        proof,
+    };
+    match (head.key, removes) {
+        (Some(key), _) => found.push((head.sequence, Effect::Put(key, location))),
+        (None, Some(keys)) => found.push((head.sequence, Effect::Remove(keys))),
+        (None, None) => {}
+    }
+}
+
+enum Scanned {
+    Whole(RecordHead, u32, Option<Vec<format::ShardKey>>, RecordLayout),
+    /// No header of this place and generation.
+    Nothing,
+    /// Something is there and does not verify; its head, when that does.
+    Damaged(Option<(RecordHead, u32, RecordLayout)>, &'static str),
+}
+
+/// A piece of an extent in memory while it is being scanned.
+struct Window<'a, D> {
+    core: &'a Core<D>,
+    extent: u32,
+    start: u32,
+    buf: Option<AlignedBuf>,
+}
+
+impl<D: BlockDevice> Window<'_, D> {
+    /// Up to `len` bytes from `at` on, fewer at the extent's end; nothing when they cannot be read.
+    async fn bytes(&mut self, at: u32, len: usize, end: u32) -> Option<&[u8]> {
+        let len = len.min((end - at) as usize * UNIT_BYTES);
+        let held = |start: u32, buf: &AlignedBuf| {
+            at >= start && (at - start) as usize * UNIT_BYTES + len <= buf.len()
+        };
+        if !self.buf.as_ref().is_some_and(|buf| held(self.start, buf)) {
+            let start = at - at % IO_UNITS;
+            let room = (end - start) as usize * UNIT_BYTES;
+            let lead = (at - start) as usize * UNIT_BYTES;
+            let offset = self.core.state.borrow().offset(self.extent, start);
+            let wide = self.core.read_span(offset, (lead + len).max(WINDOW_BYTES).min(room)).await;
+            // A bad sector ahead must not hide what lies before it.
+            let read = match wide {
+                Err(_) => self.core.read_span(offset, lead + len).await,
+                good => good,
+            };
+            self.buf = read.ok().map(|(buf, _)| buf);
+            self.start = start;
+        }
+        let from = (at - self.start) as usize * UNIT_BYTES;
+        self.buf.as_ref().map(|buf| &buf[from..from + len])
+    }
+
+    async fn record(&mut self, at: u32, end: u32, place: &Place) -> Scanned {
+        let Some(bytes) = self.bytes(at, HEAD_MAX_BYTES, end).await else {
+            return Scanned::Damaged(None, "the medium cannot be read");
+        };
+        let (head, proof) = match RecordHead::decode(bytes, place) {
+            Ok(decoded) => decoded,
+            Err(FormatError::Absent(_)) => return Scanned::Nothing,
+            Err(_) => return Scanned::Damaged(None, "the head does not verify"),
+        };
+        let layout = head.layout();
+        if layout.record_bytes > (end - at) as usize * UNIT_BYTES {
+            return Scanned::Damaged(None, "the record crosses its extent's end");
+        }
+        let Some(bytes) = self.bytes(at, layout.record_bytes, end).await else {
+            return Scanned::Damaged(Some((head, proof, layout)), "the medium cannot be read");
+        };
+        let payload = &bytes[layout.payload_at..layout.payload_at + head.payload_bytes as usize];
+        if !head.payload_fits(payload) {
+            return Scanned::Damaged(Some((head, proof, layout)), "the payload does not verify");
+        }
+        if head.kind != RecordKind::Tombstone {
+            return Scanned::Whole(head, proof, None, layout);
+        }
+        match decode_tombstone(payload) {
+            Ok(keys) => Scanned::Whole(head, proof, Some(keys), layout),
+            Err(_) => Scanned::Damaged(None, "a tombstone names no keys"),
+        }
+    }
+
+    /// The next proven header at or after `from` that says that everything up to beyond `damaged` was durable.
+    async fn proof_of_durability(&mut self, damaged: u32, from: u32, end: u32) -> Option<u32> {
+        let reach = damaged + ((UNFLUSHED_MAX_BYTES + format::PAYLOAD_MAX_BYTES) / UNIT_BYTES) as u32;
+        let mut at = from;
+        while at < end.min(reach) {
+            let place = self.core.state.borrow().place(self.extent, at);
+            let bytes = self.bytes(at, UNIT_BYTES, end).await;
+            if let Some(bytes) = bytes
+                && RecordHead::durable_units(bytes, &place).is_ok_and(|durable| durable > damaged)
+            {
+                return Some(at);
+            }
+            at += 1;
+        }
+        None
+    }
+}

@@ -1,0 +1,286 @@
+//! Everything a store knows in memory, and the rules by which it changes. No I/O here.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use format::{
+    ANCHOR_MAX_OPENED, Anchor, CheckpointExtent, CheckpointRef, CheckpointShard, ExtentState, Label, OpenedExtent, Place, ShardKey, Space, Stream,
+    UNIT_BYTES,
+};
+use tokio::sync::oneshot;
+
+use crate::extent::{Effect, Extent, Location, Track};
+use crate::place::WriteItem;
+use crate::{StoreError, StoreResult, StoreStats};
+
+pub(crate) struct State {
+    pub(crate) label: Label,
+    pub(crate) read_only: bool,
+    pub(crate) extents: Vec<Extent>,
+    pub(crate) free: BTreeSet<u32>,
+    pub(crate) index: BTreeMap<ShardKey, Location>,
+    /// The open extent of each stream but `Checkpoint`.
+    pub(crate) open: BTreeMap<Stream, u32>,
+    pub(crate) tracks: BTreeMap<u32, Track>,
+    pub(crate) queues: BTreeMap<Stream, VecDeque<WriteItem>>,
+    /// The newest sequence number given out.
+    pub(crate) sequence: u64,
+    pub(crate) boot: u32,
+    pub(crate) generations: u32,
+    pub(crate) next_segment: u64,
+    // Anchor and checkpoint.
+    pub(crate) anchor_sequence: u64,
+    pub(crate) anchor_dirty: bool,
+    pub(crate) anchor_busy: bool,
+    pub(crate) checkpoint: Option<CheckpointRef>,
+    pub(crate) opened: Vec<OpenedExtent>,
+    /// While a checkpoint is being written: extents opened since its snapshot.
+    pub(crate) opened_next: Option<Vec<OpenedExtent>>,
+    pub(crate) checkpoint_busy: bool,
+    pub(crate) checkpoint_wanted: bool,
+    /// Told when the checkpoint under way, or the one after it, is durable.
+    pub(crate) checkpoint_waiters: Vec<oneshot::Sender<StoreResult<()>>>,
+    pub(crate) checkpoint_waiters_next: Vec<oneshot::Sender<StoreResult<()>>>,
+    pub(crate) anchor_waiters: Vec<oneshot::Sender<()>>,
+    pub(crate) bytes_since_checkpoint: u64,
+    /// No record is placed while a checkpoint takes its snapshot.
+    pub(crate) paused: bool,
+    pub(crate) quiet_waiters: Vec<oneshot::Sender<()>>,
+    // Flush.
+    pub(crate) flush_busy: bool,
+    pub(crate) flush_waiters: Vec<oneshot::Sender<StoreResult<()>>>,
+    pub(crate) reclaim_busy: bool,
+    pub(crate) poison: Option<String>,
+    pub(crate) stats: StoreStats,
+}
+
+impl State {
+    pub(crate) fn new(label: Label, read_only: bool) -> Self {
+        let extents = label.geometry.extents;
+        Self {
+            label,
+            read_only,
+            extents: vec![Extent::UNUSED; extents as usize],
+            free: (0..extents).collect(),
+            index: BTreeMap::new(),
+            open: BTreeMap::new(),
+            tracks: BTreeMap::new(),
+            queues: Stream::ALL.into_iter().map(|stream| (stream, VecDeque::new())).collect(),
+            sequence: 0,
+            boot: 0,
+            generations: 0,
+            next_segment: 0,
+            anchor_sequence: 0,
+            anchor_dirty: false,
+            anchor_busy: false,
+            checkpoint: None,
+            opened: Vec::new(),
+            opened_next: None,
+            checkpoint_busy: false,
+            checkpoint_wanted: false,
+            checkpoint_waiters: Vec::new(),
+            checkpoint_waiters_next: Vec::new(),
+            anchor_waiters: Vec::new(),
+            bytes_since_checkpoint: 0,
+            paused: false,
+            quiet_waiters: Vec::new(),
+            flush_busy: false,
+            flush_waiters: Vec::new(),
+            reclaim_busy: false,
+            poison: None,
+            stats: StoreStats::default(),
+        }
+    }
+
+    pub(crate) fn extent_units(&self) -> u32 {
+        self.label.geometry.extent_bytes / UNIT_BYTES as u32
+    }
+
+    pub(crate) fn place(&self, extent: u32, offset_units: u32) -> Place {
+        Place {
+            device: self.label.device,
+            salt: self.label.salt,
+            extent,
+            generation: self.extents[extent as usize].generation,
+            offset_units,
+        }
+    }
+
+    /// Byte offset on the device.
+    pub(crate) fn offset(&self, extent: u32, offset_units: u32) -> u64 {
+        self.label.geometry.extent_offset(extent) + u64::from(offset_units) * UNIT_BYTES as u64
+    }
+
+    pub(crate) fn check_writable(&self) -> StoreResult<()> {
+        match &self.poison {
+            _ if self.read_only => Err(StoreError::ReadOnly),
+            Some(reason) => Err(StoreError::Poisoned { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Extents that must stay free for records of this stream to open another one.
+    ///
+    /// Checkpoints may use the last: they are what makes space, and two must fit, for extents become free
+    /// by the second. Moved records come next. Index and journal keep going long after shards are
+    /// refused, so that deletes always work.
+    pub(crate) fn reserve_extents(&self, stream: Stream) -> usize {
+        let extents = self.extents.len();
+        let dump = self.index.len() * CheckpointShard::BYTES + extents * CheckpointExtent::BYTES;
+        let two_checkpoints = 2 * dump.div_ceil(self.label.geometry.extent_bytes as usize);
+        let above = match stream {
+            Stream::Checkpoint => return 0,
+            Stream::Moved => 0,
+            Stream::Meta => 2.max(extents / 64),
+            Stream::Journal => 4.max(extents / 48),
+            Stream::Data => 8.max(extents / 24),
+        };
+        two_checkpoints + above
+    }
+
+    /// Takes a free extent for `stream`; `None` when the reserve forbids it or there is none.
+    pub(crate) fn take_extent(&mut self, stream: Stream) -> Option<u32> {
+        if self.free.len() <= self.reserve_extents(stream) {
+            return None;
+        }
+        let extent = self.free.pop_first()?;
+        self.generations = self.generations.checked_add(1).expect("fewer than 2^32 extents are opened in one life");
+        let entry = &mut self.extents[extent as usize];
+        assert_eq!((entry.state, entry.live_units), (ExtentState::Free, 0), "extent {extent} is not free");
+        *entry = Extent {
+            state: ExtentState::Open(stream),
+            generation: u64::from(self.boot) << 32 | u64::from(self.generations),
+            of_checkpoint: stream == Stream::Checkpoint,
+            ..Extent::UNUSED
+        };
+        Some(extent)
+    }
+
+    /// Opens an extent for records; the anchor that names it is due.
+    pub(crate) fn open_extent(&mut self, stream: Stream) -> Option<u32> {
+        if self.opened.len().max(self.opened_next.as_ref().map_or(0, Vec::len)) >= ANCHOR_MAX_OPENED {
+            self.checkpoint_wanted = true;
+            return None;
+        }
+        let extent = self.take_extent(stream)?;
+        let opened = OpenedExtent { extent, generation: self.extents[extent as usize].generation, stream };
+        self.opened.push(opened);
+        if let Some(next) = &mut self.opened_next {
+            next.push(opened);
+        }
+        self.anchor_dirty = true;
+        self.tracks.insert(extent, Track::default());
+        self.open.insert(stream, extent);
+        Some(extent)
+    }
+
+    /// Ends appending to the stream's open extent.
+    pub(crate) fn seal(&mut self, stream: Stream) {
+        if let Some(extent) = self.open.remove(&stream) {
+            let entry = &mut self.extents[extent as usize];
+            assert_eq!(entry.state, ExtentState::Open(stream));
+            entry.state = ExtentState::Sealed(stream);
+        }
+    }
+
+    pub(crate) fn next_sequence(&mut self) -> u64 {
+        self.sequence = self.sequence.checked_add(1).expect("a device sees fewer than 2^64 records");
+        self.sequence
+    }
+
+    /// A durable record takes effect.
+    pub(crate) fn apply(&mut self, effect: Effect) {
+        match effect {
+            Effect::Put(key, location) => {
+                self.extents[location.extent as usize].live_units += location.record_units;
+                if let Some(old) = self.index.insert(key, location) {
+                    self.forget(&old);
+                }
+            }
+            Effect::Remove(keys) => {
+                for key in keys {
+                    if let Some(old) = self.index.remove(&key) {
+                        self.forget(&old);
+                    }
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, old: &Location) {
+        let live = &mut self.extents[old.extent as usize].live_units;
+        *live = live.checked_sub(old.record_units).expect("an extent's live units cover its live records");
+    }
+
+    /// Live units of every extent, from the index alone.
+    pub(crate) fn recount(&mut self) {
+        self.extents.iter_mut().for_each(|extent| extent.live_units = 0);
+        for location in self.index.values() {
+            self.extents[location.extent as usize].live_units += location.record_units;
+        }
+    }
+
+    /// Refuses everything on its way, and everything to come.
+    pub(crate) fn poison(&mut self, reason: &str) {
+        let reason = self.poison.get_or_insert_with(|| reason.to_owned()).clone();
+        let error = || StoreError::Poisoned { reason: reason.clone() };
+        for queue in self.queues.values_mut() {
+            queue.drain(..).for_each(|item| drop(item.reply.send(Err(error()))));
+        }
+        for (_, track) in std::mem::take(&mut self.tracks) {
+            let records = track.segments.into_iter().flat_map(|segment| segment.records);
+            records.for_each(|record| drop(record.reply.send(Err(error()))));
+        }
+        self.flush_waiters.drain(..).for_each(|waiter| drop(waiter.send(Err(error()))));
+        self.quiet_waiters.clear();
+        self.anchor_waiters.clear();
+        let waiting = self.checkpoint_waiters.drain(..).chain(self.checkpoint_waiters_next.drain(..));
+        waiting.for_each(|waiter| drop(waiter.send(Err(error()))));
+    }
+
+    /// Nothing placed is still on its way.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.tracks.values().all(|track| track.segments.is_empty()) && !self.anchor_busy
+    }
+
+    pub(crate) fn anchor(&mut self) -> Anchor {
+        self.anchor_sequence += 1;
+        Anchor {
+            sequence: self.anchor_sequence,
+            boot: self.boot,
+            checkpoint: self.checkpoint.clone(),
+            opened: self.opened.clone(),
+        }
+    }
+
+    /// Extents that hold no live record but are not free yet: a checkpoint or two will free them.
+    pub(crate) fn has_dead_extents(&self) -> bool {
+        self.extents.iter().any(|extent| match extent.state {
+            ExtentState::Quarantined => !extent.of_checkpoint,
+            _ => extent.is_sealed_data() && extent.live_units == 0,
+        })
+    }
+
+    pub(crate) fn counted(&self) -> StoreStats {
+        let extent_bytes = u64::from(self.label.geometry.extent_bytes);
+        let live_bytes = self.extents.iter().map(|e| u64::from(e.live_units) * UNIT_BYTES as u64).sum();
+        let reserve = self.reserve_extents(Stream::Data) as u64 * extent_bytes;
+        let capacity_bytes = u64::from(self.label.geometry.extents) * extent_bytes;
+        StoreStats {
+            capacity_bytes,
+            live_bytes,
+            available_bytes: capacity_bytes.saturating_sub(live_bytes + reserve),
+            records: self.index.len() as u64,
+            poisoned: self.poison.is_some(),
+            ..self.stats
+        }
+    }
+}
+
+/// The stream that a key's records go to.
+pub(crate) fn stream_of(key: &ShardKey) -> Stream {
+    match key.space {
+        Space::Stripe => Stream::Data,
+        Space::Journal => Stream::Journal,
+        Space::Region | Space::Fact => Stream::Meta,
+    }
+}
