@@ -48,90 +48,40 @@ fn apply_rows<const ROWS: usize>(
             Kernel::Scalar => 0,
             Kernel::Ssse3 => ssse3::<ROWS>(group, inputs, out, len),
             Kernel::Avx2 => avx2::<ROWS>(group, inputs, out, len),
-            Kernel::Gfni256 => gfni256::<ROWS>(group, inputs, out, len),
-            Kernel::Gfni512 => gfni512::<ROWS>(group, inputs, out, len),
+            Kernel::Gfni => gfni::<ROWS>(group, inputs, out, len),
         }
     }
 }
 
-/// Registers a row in one block of the wide kernels.
-const WIDE: usize = 4;
-/// The same where there are only 16 registers.
-const NARROW: usize = 2;
-
-#[target_feature(enable = "avx512f,avx512bw,gfni")]
-unsafe fn gfni512<const ROWS: usize>(group: &Group, inputs: &[&[u8]], out: [*mut u8; ROWS], len: usize) -> usize {
-    let mut at = 0;
-    while at + 64 * WIDE <= len {
-        // SAFETY: `at + 64 * WIDE <= len`.
-        unsafe { gfni512_block::<ROWS, WIDE>(group, inputs, out, at) };
-        at += 64 * WIDE;
-    }
-    while at + 64 <= len {
-        // SAFETY: `at + 64 <= len`.
-        unsafe { gfni512_block::<ROWS, 1>(group, inputs, out, at) };
-        at += 64;
-    }
-    at
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,gfni")]
-unsafe fn gfni512_block<const ROWS: usize, const N: usize>(
-    group: &Group,
-    inputs: &[&[u8]],
-    out: [*mut u8; ROWS],
-    at: usize,
-) {
-    let mut sums = [[_mm512_setzero_si512(); N]; ROWS];
-    for (input, constants) in inputs.iter().zip(group.affine.as_chunks::<ROWS>().0) {
-        let mut data = [_mm512_setzero_si512(); N];
-        for n in 0..N {
-            // SAFETY: the block of `64 * N` bytes at `at` lies inside every input.
-            data[n] = unsafe { _mm512_loadu_si512(input.as_ptr().add(at + 64 * n).cast()) };
-        }
-        for row in 0..ROWS {
-            let matrix = _mm512_set1_epi64(constants[row] as i64);
-            for n in 0..N {
-                let product = _mm512_gf2p8affine_epi64_epi8::<0>(data[n], matrix);
-                sums[row][n] = _mm512_xor_si512(sums[row][n], product);
-            }
-        }
-    }
-    for row in 0..ROWS {
-        for n in 0..N {
-            // SAFETY: the block lies inside every output.
-            unsafe { _mm512_storeu_si512(out[row].add(at + 64 * n).cast(), sums[row][n]) };
-        }
-    }
-}
+/// Registers a row in one block: four rows of two leave half of the 16 registers for the rest.
+const WIDE: usize = 2;
 
 #[target_feature(enable = "avx2,gfni")]
-unsafe fn gfni256<const ROWS: usize>(group: &Group, inputs: &[&[u8]], out: [*mut u8; ROWS], len: usize) -> usize {
+unsafe fn gfni<const ROWS: usize>(group: &Group, inputs: &[&[u8]], out: [*mut u8; ROWS], len: usize) -> usize {
     let mut at = 0;
-    while at + 32 * NARROW <= len {
-        let mut sums = [[_mm256_setzero_si256(); NARROW]; ROWS];
+    while at + 32 * WIDE <= len {
+        let mut sums = [[_mm256_setzero_si256(); WIDE]; ROWS];
         for (input, constants) in inputs.iter().zip(group.affine.as_chunks::<ROWS>().0) {
-            let mut data = [_mm256_setzero_si256(); NARROW];
-            for n in 0..NARROW {
-                // SAFETY: `at + 32 * NARROW <= len`, the length of every input.
+            let mut data = [_mm256_setzero_si256(); WIDE];
+            for n in 0..WIDE {
+                // SAFETY: `at + 32 * WIDE <= len`, the length of every input.
                 data[n] = unsafe { _mm256_loadu_si256(input.as_ptr().add(at + 32 * n).cast()) };
             }
             for row in 0..ROWS {
                 let matrix = _mm256_set1_epi64x(constants[row] as i64);
-                for n in 0..NARROW {
+                for n in 0..WIDE {
                     let product = _mm256_gf2p8affine_epi64_epi8::<0>(data[n], matrix);
                     sums[row][n] = _mm256_xor_si256(sums[row][n], product);
                 }
             }
         }
         for row in 0..ROWS {
-            for n in 0..NARROW {
-                // SAFETY: `at + 32 * NARROW <= len`, the length of every output.
+            for n in 0..WIDE {
+                // SAFETY: `at + 32 * WIDE <= len`, the length of every output.
                 unsafe { _mm256_storeu_si256(out[row].add(at + 32 * n).cast(), sums[row][n]) };
             }
         }
-        at += 32 * NARROW;
+        at += 32 * WIDE;
     }
     at
 }
@@ -140,13 +90,13 @@ unsafe fn gfni256<const ROWS: usize>(group: &Group, inputs: &[&[u8]], out: [*mut
 unsafe fn avx2<const ROWS: usize>(group: &Group, inputs: &[&[u8]], out: [*mut u8; ROWS], len: usize) -> usize {
     let low_nibble = _mm256_set1_epi8(15);
     let mut at = 0;
-    while at + 32 * NARROW <= len {
-        let mut sums = [[_mm256_setzero_si256(); NARROW]; ROWS];
+    while at + 32 * WIDE <= len {
+        let mut sums = [[_mm256_setzero_si256(); WIDE]; ROWS];
         for (input, tables) in inputs.iter().zip(group.nibbles.as_chunks::<ROWS>().0) {
-            let mut low = [_mm256_setzero_si256(); NARROW];
+            let mut low = [_mm256_setzero_si256(); WIDE];
             let mut high = low;
-            for n in 0..NARROW {
-                // SAFETY: `at + 32 * NARROW <= len`, the length of every input.
+            for n in 0..WIDE {
+                // SAFETY: `at + 32 * WIDE <= len`, the length of every input.
                 let data = unsafe { _mm256_loadu_si256(input.as_ptr().add(at + 32 * n).cast()) };
                 low[n] = _mm256_and_si256(data, low_nibble);
                 high[n] = _mm256_and_si256(_mm256_srli_epi64::<4>(data), low_nibble);
@@ -158,7 +108,7 @@ unsafe fn avx2<const ROWS: usize>(group: &Group, inputs: &[&[u8]], out: [*mut u8
                     unsafe { (_mm_loadu_si128(table.cast()), _mm_loadu_si128(table.add(16).cast())) };
                 let table_low = _mm256_broadcastsi128_si256(table_low);
                 let table_high = _mm256_broadcastsi128_si256(table_high);
-                for n in 0..NARROW {
+                for n in 0..WIDE {
                     let product = _mm256_xor_si256(
                         _mm256_shuffle_epi8(table_low, low[n]),
                         _mm256_shuffle_epi8(table_high, high[n]),
@@ -168,12 +118,12 @@ unsafe fn avx2<const ROWS: usize>(group: &Group, inputs: &[&[u8]], out: [*mut u8
             }
         }
         for row in 0..ROWS {
-            for n in 0..NARROW {
-                // SAFETY: `at + 32 * NARROW <= len`, the length of every output.
+            for n in 0..WIDE {
+                // SAFETY: `at + 32 * WIDE <= len`, the length of every output.
                 unsafe { _mm256_storeu_si256(out[row].add(at + 32 * n).cast(), sums[row][n]) };
             }
         }
-        at += 32 * NARROW;
+        at += 32 * WIDE;
     }
     at
 }
