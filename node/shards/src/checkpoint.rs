@@ -145,6 +145,7 @@ impl<D: BlockDevice> Core<D> {
     async fn write_checkpoint(self: &Rc<Self>) -> StoreResult<()> {
         let quiet = {
             let mut state = self.state.borrow_mut();
+            state.check_writable()?;
             state.paused = true;
             let (tell, quiet) = oneshot::channel();
             state.quiet_waiters.push(tell);

@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 
 use base::{SeededEntropy, StripeId};
 use bytes::Bytes;
-use disk::BlockDevice;
 use format::ShardKey;
 use futures::future::join_all;
 use harness::{EXTENT_BYTES, format, parts, pattern, run};
@@ -164,7 +163,7 @@ fn scenario(seed: u64, cut_at: u64) -> bool {
 
 #[test]
 fn cut_at_every_device_operation() {
-    let seeds: u64 = std::env::var("HOLDFAST_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(6);
+    let seeds: u64 = std::env::var("HOLDFAST_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(60);
     let mut scenarios = 0;
     for seed in 0..seeds {
         for cut_at in 1.. {
@@ -179,5 +178,4 @@ fn cut_at_every_device_operation() {
     }
     println!("{scenarios} scenarios from {seeds} seeds");
     assert!(scenarios > seeds * 20, "the cut reached the middle of the work");
-    assert!(SimDisk::new(1 << 20, 0).facts().size_bytes > 0);
 }
