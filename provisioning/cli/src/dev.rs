@@ -28,7 +28,7 @@ pub(crate) fn run(args: DevArgs, format: Output) -> Result<(), CliError> {
     let data = DataDir::at(&node.data);
     let _lock = data.lock()?;
     let catalog: Arc<dyn Catalog> = Arc::new(RedbCatalog::open_or_create(&data.catalog())?);
-    let keys = CatalogKeys::new(Arc::clone(&catalog), Arc::new(OsEntropy), Arc::new(OsClock::new()));
+    let keys = CatalogKeys::open(Arc::clone(&catalog), Arc::new(OsEntropy), Arc::new(OsClock::new()))?;
     let stored = catalog.cluster()?;
     let first_start = stored.is_none();
     let mut plan = plan::plan(stored, &wish, data.path(), &OsEntropy)?;

@@ -33,7 +33,7 @@ impl Door {
             )));
         }
         let catalog = Arc::new(RedbCatalog::open(&path)?);
-        Ok(Self::File(CatalogKeys::new(catalog, Arc::new(OsEntropy), Arc::new(OsClock::new()))))
+        Ok(Self::File(CatalogKeys::open(catalog, Arc::new(OsEntropy), Arc::new(OsClock::new()))?))
     }
 }
 
