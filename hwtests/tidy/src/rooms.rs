@@ -17,6 +17,7 @@ pub const ORDER: &[&str] = &[
     "node/format",
     "node/wire",
     "node/coding",
+    "node/etag",
     "node/placement",
     "node/shards",
     "node/journal",
