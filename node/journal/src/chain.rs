@@ -102,6 +102,9 @@ pub enum Output {
 /// Why an append was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
+    /// The epoch of the opening is not established yet; without this, a later opening could find records
+    /// and no epoch, and could not tell that from lost facts.
+    Opening,
     /// As many positions are in flight as may be.
     WindowFull,
     /// Too few live copies; until the journal is opened again with enough devices it can only be read.
@@ -137,6 +140,8 @@ pub struct Chain {
     /// First position kept.
     floor: Lsn,
     writable: bool,
+    /// Whether an epoch of this run was established.
+    opened: bool,
 }
 
 impl Chain {
@@ -170,6 +175,7 @@ impl Chain {
             next,
             floor,
             writable: true,
+            opened: false,
         };
         chain.writable = chain.enough();
         if chain.writable {
@@ -188,6 +194,7 @@ impl Chain {
             Input::EpochPersisted { device, record } => {
                 if record == self.record && self.devices.contains(&device) {
                     self.holders.insert(device);
+                    self.opened |= self.is_established();
                     self.acknowledge(out);
                 }
             }
@@ -246,6 +253,9 @@ impl Chain {
         if !self.writable {
             let reason = Refusal::TooFewCopies { live: self.live.len(), needed: self.policy.copies_min };
             return out.push(Output::Refused { entry, reason });
+        }
+        if !self.opened {
+            return out.push(Output::Refused { entry, reason: Refusal::Opening });
         }
         if self.flight.len() >= self.policy.window {
             return out.push(Output::Refused { entry, reason: Refusal::WindowFull });

@@ -38,7 +38,7 @@ pub struct CopyTask {
 }
 
 /// How to make the members agree. In this order: promise `run` on all present devices; copy; drop; open
-/// the chain with `record`.
+/// the chain with `record`; once that epoch is established, remove the leftovers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The run that opens now.
@@ -53,8 +53,11 @@ pub struct Plan {
     pub next: Lsn,
     /// Records to be copied, by position.
     pub copies: Vec<CopyTask>,
-    /// Records to be removed, by device.
+    /// Records outside the log to be removed from members before the chain is opened.
     pub drops: BTreeMap<DeviceId, Vec<Lsn>>,
+    /// Records on devices that are members no more. Until the new epoch is established they may still be
+    /// the only copies that another opening would find.
+    pub leftovers: BTreeMap<DeviceId, Vec<Lsn>>,
 }
 
 /// Why a journal cannot be opened.
@@ -122,9 +125,9 @@ pub fn plan(policy: &Policy, found: &[Found], missing: usize) -> Result<Plan, Re
     let veteran_ids: Vec<DeviceId> = veterans.iter().map(|f| f.device).collect();
     let members = recruit(policy, found, &veteran_ids);
     let copies = copies(&veterans, &members, &veteran_ids, floor, next);
-    let drops = drops(found, &members, floor, next);
+    let (drops, leftovers) = drops(found, &members, floor, next);
     let record = EpochRecord { epoch: Epoch { run, change: 0 }, members, first: next };
-    Ok(Plan { run, record, veterans: veteran_ids, floor, next, copies, drops })
+    Ok(Plan { run, record, veterans: veteran_ids, floor, next, copies, drops, leftovers })
 }
 
 fn newest_record(found: &[Found]) -> Result<Option<EpochRecord>, RecoveryError> {
@@ -180,14 +183,19 @@ fn copies(veterans: &[&Found], members: &[DeviceId], ids: &[DeviceId], floor: Ls
     copies
 }
 
-fn drops(found: &[Found], members: &[DeviceId], floor: Lsn, next: Lsn) -> BTreeMap<DeviceId, Vec<Lsn>> {
-    let mut drops = BTreeMap::new();
-    for f in found {
-        let keeps = members.contains(&f.device);
-        let extra: Vec<Lsn> = f.lsns.iter().copied().filter(|l| !keeps || *l < floor || *l >= next).collect();
-        if !extra.is_empty() {
-            drops.insert(f.device, extra);
+type ByDevice = BTreeMap<DeviceId, Vec<Lsn>>;
+
+fn drops(found: &[Found], members: &[DeviceId], floor: Lsn, next: Lsn) -> (ByDevice, ByDevice) {
+    let (mut drops, mut leftovers) = (ByDevice::new(), ByDevice::new());
+    for f in found.iter().filter(|f| !f.lsns.is_empty()) {
+        if members.contains(&f.device) {
+            let extra: Vec<Lsn> = f.lsns.iter().copied().filter(|l| *l < floor || *l >= next).collect();
+            if !extra.is_empty() {
+                drops.insert(f.device, extra);
+            }
+        } else {
+            leftovers.insert(f.device, f.lsns.iter().copied().collect());
         }
     }
-    drops
+    (drops, leftovers)
 }

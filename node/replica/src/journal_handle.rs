@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
 use crate::mirror::Mirror;
-use crate::open::{Agreed, agree, read_any};
+use crate::open::{Agreed, agree, read_any, remove};
 use crate::record::{Encoded, Record, encode};
 use crate::{BODY_MAX_BYTES, JournalError, facts};
 
@@ -118,6 +118,7 @@ impl Journal {
             floor = plan.floor.0, next = plan.next.0, copied = plan.copies.len(), missing, "journal opened"
         );
         let mut out = Vec::new();
+        let leftovers = plan.leftovers;
         let devices = stores.keys().copied().collect();
         let chain = Chain::open(policy, plan.record, devices, plan.floor, plan.next, &mut out);
         let core = Core { chain, link, flight: HashMap::new(), closed: false };
@@ -137,6 +138,12 @@ impl Journal {
         let status = journal.status();
         if !status.writable {
             return Err(JournalError::TooFewCopies { live: status.live.len(), needed: policy.copies_min });
+        }
+        for (device, lsns) in leftovers {
+            // Left where they are, the next opening removes them.
+            if let Err(error) = remove(partition, journal.inner.stores[&device].as_ref(), &lsns).await {
+                tracing::warn!(%device, %error, "records of a former member cannot be removed");
+            }
         }
         Ok(journal)
     }
@@ -164,7 +171,7 @@ impl Journal {
         core.chain.step(Input::Append { entry: lsn.0 }, &mut out);
         if let Some(Output::Refused { reason, .. }) = out.first() {
             return Err(match *reason {
-                Refusal::WindowFull => JournalError::Busy,
+                Refusal::WindowFull | Refusal::Opening => JournalError::Busy,
                 Refusal::TooFewCopies { live, needed } => JournalError::TooFewCopies { live, needed },
             });
         }

@@ -11,7 +11,7 @@ use format::{ShardKey, Space};
 use futures::StreamExt;
 use futures::stream;
 use journal::{CopyTask, Found, Plan, Policy, plan};
-use shards::{Payload, StoreError};
+use shards::{Payload, StoreError, StoreResult};
 
 use crate::JournalError;
 use crate::facts;
@@ -20,6 +20,8 @@ use crate::record::Record;
 
 /// Records copied at once while members are brought to agree; each may have the size of a batch.
 const COPIES_AT_ONCE: usize = 8;
+/// Records removed in one request.
+const DELETES_AT_ONCE: usize = 1024;
 
 /// Members agree; what the chain opens with.
 #[derive(Debug)]
@@ -99,12 +101,18 @@ async fn attempt(
         facts::put_floor(store.as_ref(), partition, plan.floor).await.map_err(|e| Trouble::Device(*member, e))?;
     }
     for (device, lsns) in &plan.drops {
-        for some in lsns.chunks(1024) {
-            let keys = some.iter().map(|lsn| ShardKey::journal(partition, *lsn)).collect();
-            stores[device].delete(keys).await.map_err(|e| Trouble::Device(*device, e))?;
-        }
+        let store = stores[device].as_ref();
+        remove(partition, store, lsns).await.map_err(|e| Trouble::Device(*device, e))?;
     }
     Ok(plan)
+}
+
+/// Removes records; absent ones are no error.
+pub(crate) async fn remove(partition: PartitionId, store: &dyn MirrorStore, lsns: &[Lsn]) -> StoreResult<()> {
+    for some in lsns.chunks(DELETES_AT_ONCE) {
+        store.delete(some.iter().map(|lsn| ShardKey::journal(partition, *lsn)).collect()).await?;
+    }
+    Ok(())
 }
 
 async fn look(partition: PartitionId, store: &dyn MirrorStore) -> Result<Found, JournalError> {
