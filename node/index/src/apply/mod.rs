@@ -79,7 +79,6 @@ struct Present {
 /// Why a put under `condition` is refused.
 fn judge_put(condition: &Condition, present: Option<&Present>) -> Option<Refusal> {
     match present {
-        Some(_) if condition.must_not_exist => Some(Refusal::PreconditionFailed),
         Some(present) => holds(condition, present),
         None if condition.must_match.is_some() => Some(Refusal::NoSuchKey),
         None => None,
@@ -92,7 +91,11 @@ fn holds(condition: &Condition, present: &Present) -> Option<Refusal> {
     let tag_fits = condition.must_match.as_ref().is_none_or(|tags| tags.iter().any(|t| t == "*" || *t == tag));
     let size_fits = condition.must_have_size.is_none_or(|size| size == present.size);
     let time_fits = condition.must_be_modified_at_s.is_none_or(|at| at == present.modified_ms / 1000);
-    if tag_fits && size_fits && time_fits { None } else { Some(Refusal::PreconditionFailed) }
+    if !condition.must_not_exist && tag_fits && size_fits && time_fits {
+        None
+    } else {
+        Some(Refusal::PreconditionFailed)
+    }
 }
 
 /// A pack's stripe as a run.
