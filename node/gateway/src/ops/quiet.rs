@@ -3,7 +3,7 @@
 
 use object::api::ObjectApi;
 use s3s::dto::*;
-use s3s::{S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
+use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 
 use super::Face;
 use crate::convert::{check_version, owner};

@@ -2,7 +2,7 @@
 
 use futures::StreamExt;
 use http::StatusCode;
-use object::api::{ChecksumAlgorithm, Condition, ObjectApi, ObjectMeta};
+use object::api::{ChecksumAlgorithm, ObjectApi};
 use s3s::dto::*;
 use s3s::{S3Error, S3Request, S3Response, S3Result, s3_error};
 
@@ -12,7 +12,7 @@ use crate::convert::{self, check_version, set_checksum};
 use crate::declared::Declared;
 use crate::errors::object_error;
 use crate::upload::UploadBody;
-use crate::{condition, errors};
+use crate::condition;
 
 /// Keys of one DeleteObjects at most, as on AWS.
 const DELETE_KEYS_MAX: usize = 1000;
@@ -103,21 +103,6 @@ impl<O: ObjectApi> Face<O> {
         let condition = condition::of_delete(tag.as_ref(), object.size, object.last_modified_time.as_ref())?;
         self.api.delete(bucket, &object.key, condition).await.map_err(object_error)?;
         Ok(())
-    }
-
-    /// Stores a body under a key: the last step of a copy.
-    pub(super) async fn store<B: object::api::Body>(
-        &self,
-        bucket: &str,
-        key: &str,
-        meta: ObjectMeta,
-        condition: Condition,
-        body: &mut B,
-    ) -> S3Result<object::api::ObjectInfo> {
-        if body.size_hint().is_some_and(|bytes| bytes > crate::declared::PUT_BYTES_MAX) {
-            return Err(errors::too_large());
-        }
-        self.api.put(bucket, key, meta, condition, body).await.map_err(object_error)
     }
 }
 
