@@ -100,7 +100,7 @@ class Server:
         return kept | self.credentials | nowhere | {"AWS_EC2_METADATA_DISABLED": "true"}
 
     def client(self, key=None, secret=None, **config):
-        settings = {"retries": {"max_attempts": 1}, "s3": {"addressing_style": "path"}, "read_timeout": 120}
+        settings = {"retries": {"max_attempts": 0}, "s3": {"addressing_style": "path"}, "read_timeout": 120}
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint,
