@@ -1,0 +1,206 @@
+//! What all parts of the object layer share.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use base::{Clock, Entropy};
+use coding::Code;
+use index::model::{Outcome, Refusal, StripeRun};
+use index::{IndexError, Partition};
+use placement::Groups;
+use shards::{StoreError, StoreHandle};
+use thiserror::Error;
+use tokio::sync::Notify;
+
+use crate::api::{ObjectError, ObjectResult};
+use crate::config::{ConfigError, Redundancy};
+use crate::ids::StripeIds;
+use crate::memory::Memory;
+
+/// Why the object layer could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The redundancy cannot be had.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The index cannot be opened.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+}
+
+/// Counters since the layer was opened.
+#[derive(Debug, Default)]
+pub struct ObjectStats {
+    /// Stripes written.
+    pub stripes_written: AtomicU64,
+    /// Stripes acknowledged with shards missing.
+    pub stripes_degraded: AtomicU64,
+    /// Reads that had to compute lost shards.
+    pub reads_degraded: AtomicU64,
+    /// Shards that could not be read.
+    pub shards_unreadable: AtomicU64,
+    /// Objects that rode in the journal.
+    pub inline_puts: AtomicU64,
+    /// Objects moved into packs.
+    pub packed_objects: AtomicU64,
+    /// Packs written.
+    pub packs_written: AtomicU64,
+    /// Stripes freed.
+    pub stripes_freed: AtomicU64,
+    /// Stripes of cut-off uploads freed.
+    pub orphans_freed: AtomicU64,
+    /// Encoded stripes whose inverse did not give the data back (memory or processor faults).
+    pub encode_mismatches: AtomicU64,
+}
+
+pub(crate) struct Inner {
+    /// By place in the cluster's list; `None` is missing.
+    pub(crate) stores: Vec<Option<StoreHandle>>,
+    pub(crate) redundancy: Redundancy,
+    pub(crate) code: Code,
+    pub(crate) groups: Groups,
+    pub(crate) partition: Partition,
+    pub(crate) ids: StripeIds,
+    pub(crate) memory: Memory,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) stats: ObjectStats,
+    /// Whether the devices take shards; looked at by the daemon's timer.
+    pub(crate) has_room: AtomicBool,
+    pub(crate) readers: Readers,
+    /// Runs of uploads that were given up, to be freed.
+    pub(crate) abandoned: Mutex<Vec<StripeRun>>,
+    /// Stripe ids below this belong to an earlier life.
+    pub(crate) first_stripe: u64,
+}
+
+impl Inner {
+    pub(crate) fn store(&self, group: u32, slot: usize) -> Option<&StoreHandle> {
+        self.stores[self.groups.device(group, slot)?].as_ref()
+    }
+
+    pub(crate) fn require_room(&self) -> ObjectResult<()> {
+        if self.has_room.load(Ordering::Relaxed) { Ok(()) } else { Err(ObjectError::InsufficientStorage) }
+    }
+
+    /// A number that no other put or upload has.
+    pub(crate) fn unique(&self) -> u128 {
+        let mut bytes = [0; 16];
+        self.entropy.fill(&mut bytes);
+        u128::from_le_bytes(bytes)
+    }
+
+    pub(crate) fn abandon(&self, runs: Vec<StripeRun>) {
+        self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).extend(runs);
+    }
+
+    pub(crate) fn take_abandoned(&self) -> Vec<StripeRun> {
+        std::mem::take(&mut self.abandoned.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// What the index says, in the words of the object layer.
+pub(crate) fn index_error(error: &IndexError) -> ObjectError {
+    use index::IndexError::{Closed, Journal, NoView};
+    match error {
+        error if error.is_retryable() => ObjectError::SlowDown,
+        Journal(_) | NoView { .. } | Closed => ObjectError::Unavailable(error.to_string()),
+        other => ObjectError::Internal(other.to_string()),
+    }
+}
+
+/// What a store says, in the words of the object layer.
+pub(crate) fn store_error(error: &StoreError) -> ObjectError {
+    match error {
+        StoreError::Full => ObjectError::InsufficientStorage,
+        other => ObjectError::Unavailable(other.to_string()),
+    }
+}
+
+pub(crate) fn refused(refusal: Refusal) -> ObjectError {
+    match refusal {
+        Refusal::BucketExists { owner } => ObjectError::BucketExists { owner },
+        Refusal::NoSuchBucket => ObjectError::NoSuchBucket,
+        Refusal::BucketNotEmpty => ObjectError::BucketNotEmpty,
+        Refusal::NoSuchKey => ObjectError::NoSuchKey,
+        Refusal::PreconditionFailed => ObjectError::PreconditionFailed,
+        Refusal::NoSuchUpload => ObjectError::NoSuchUpload,
+        Refusal::InvalidPart { number } => ObjectError::InvalidPart { number },
+        Refusal::InvalidPartOrder => ObjectError::InvalidPartOrder,
+        Refusal::PartTooSmall { number, size } => ObjectError::PartTooSmall { number, size },
+        Refusal::TooLarge => ObjectError::TooLarge,
+        Refusal::ChecksumMismatch => ObjectError::ChecksumMismatch,
+    }
+}
+
+/// An outcome that the command cannot have.
+pub(crate) fn unexpected(outcome: &Outcome) -> ObjectError {
+    ObjectError::Internal(format!("the index answered {outcome:?}"))
+}
+
+/// Readers under way, by the epoch they began in: what garbage they may still need is not freed.
+#[derive(Default)]
+pub(crate) struct Readers {
+    state: Mutex<ReaderState>,
+    ended: Notify,
+}
+
+#[derive(Default)]
+struct ReaderState {
+    epoch: u64,
+    active: BTreeMap<u64, u64>,
+}
+
+/// Held by a reader for as long as it may read.
+pub(crate) struct ReadGuard {
+    inner: Arc<Inner>,
+    epoch: u64,
+}
+
+impl Readers {
+    fn lock(&self) -> MutexGuard<'_, ReaderState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the epoch; later readers cannot see what was garbage before. Gives the ended epoch.
+    pub(crate) fn advance(&self) -> u64 {
+        let mut state = self.lock();
+        state.epoch += 1;
+        state.epoch - 1
+    }
+
+    /// Whether every reader of `epoch` and before has ended.
+    pub(crate) fn have_left(&self, epoch: u64) -> bool {
+        self.lock().active.first_key_value().is_none_or(|(oldest, _)| *oldest > epoch)
+    }
+}
+
+impl ReadGuard {
+    /// To be taken before the rows are looked at.
+    pub(crate) fn new(inner: &Arc<Inner>) -> Self {
+        let mut state = inner.readers.lock();
+        let epoch = state.epoch;
+        *state.active.entry(epoch).or_default() += 1;
+        drop(state);
+        Self { inner: Arc::clone(inner), epoch }
+    }
+}
+
+impl Drop for ReadGuard {
+    fn drop(&mut self) {
+        let mut state = self.inner.readers.lock();
+        if let Some(active) = state.active.get_mut(&self.epoch) {
+            *active -= 1;
+            if *active == 0 {
+                state.active.remove(&self.epoch);
+            }
+        }
+        drop(state);
+        self.inner.readers.ended.notify_waiters();
+    }
+}

@@ -1,0 +1,164 @@
+//! The packer: gathers small objects from the journal into erasure-coded stripes, so that they end up
+//! costing (k+m)/k, and so that the journal can be trimmed. Half-dead packs are gathered again.
+//!
+//! A pack is a stripe like any other; its bytes start with a directory, for the bench. A move takes
+//! effect only where the row still says what the packer read.
+
+use bytes::Bytes;
+use format::{PackEntry, encode_pack_directory};
+use index::SmallObject;
+use index::model::{Command, Outcome, PackMove};
+
+use crate::api::ObjectResult;
+use crate::inner::{index_error, refused, unexpected};
+use crate::read::read_layout;
+use crate::store::ObjectStore;
+use crate::write::{BodyInfo, StripeWriter};
+
+/// Objects in one pack at most; bounds the command that moves them.
+const OBJECTS_MAX: usize = 4096;
+/// Journal positions that small data may hold back before it is packed, however little it is.
+const LAG_MAX: u64 = 8192;
+/// A pack that uses at most this share of its bytes, in percent, is gathered again.
+const REPACK_PERCENT: u32 = 50;
+
+/// What one step did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PackReport {
+    /// Objects that moved.
+    pub moved: u32,
+    /// Bytes of the pack.
+    pub bytes: u64,
+}
+
+impl ObjectStore {
+    /// Writes at most one pack; gives nothing when there was too little to gather. `now` packs whatever
+    /// there is.
+    ///
+    /// # Errors
+    /// What index or stores say; nothing is lost, the next call tries again.
+    pub async fn pack(&self, now: bool) -> ObjectResult<Option<PackReport>> {
+        let inner = &self.inner;
+        let Some(members) = self.gather(now)? else { return Ok(None) };
+        let mut entries = Vec::with_capacity(members.len());
+        let mut data: Vec<Bytes> = Vec::with_capacity(members.len());
+        let (mut offset, mut read) = (0, Vec::with_capacity(members.len()));
+        for member in members {
+            // One that cannot be read stays where it is, and does not hold the others back.
+            let bytes = match read_layout(inner, &member.from, u64::from(member.size)).await {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    tracing::warn!(bucket = member.bucket, key = member.key, %error, "a small object cannot be packed");
+                    continue;
+                }
+            };
+            entries.push(PackEntry {
+                bucket: member.bucket.clone(),
+                key: member.key.clone(),
+                modified_ms: self.modified_ms(&member)?,
+                offset,
+                len: member.size,
+            });
+            offset += member.size;
+            data.push(bytes);
+            read.push(member);
+        }
+        if read.is_empty() {
+            return Ok(None);
+        }
+        self.write_pack(read, &entries, data).await.map(Some)
+    }
+
+    async fn write_pack(&self, members: Vec<SmallObject>, entries: &[PackEntry], data: Vec<Bytes>) -> ObjectResult<PackReport> {
+        let inner = &self.inner;
+        let directory = encode_pack_directory(entries);
+        let bytes = directory.len() as u64 + data.iter().map(|d| d.len() as u64).sum::<u64>();
+        let info = BodyInfo {
+            bucket: String::new(),
+            key: String::new(),
+            upload: inner.unique(),
+            part: 0,
+            modified_ms: inner.clock.unix_ms(),
+            pack: true,
+        };
+        let mut writer = StripeWriter::new(inner, info, Some(bytes));
+        writer.push(&directory).await?;
+        for piece in &data {
+            writer.push(piece).await?;
+        }
+        let pending = writer.finish().await?;
+        let [run] = pending.runs[..] else { unreachable!("a pack fits one stripe") };
+        assert_eq!(run.count, 1, "a pack fits one stripe");
+        let mut at = directory.len() as u32;
+        let moves = members
+            .into_iter()
+            .map(|member| {
+                let offset = at;
+                at += member.size;
+                let SmallObject { from, size, bucket, key, part } = member;
+                PackMove { bucket, key, part, from, offset, size }
+            })
+            .collect();
+        let command = Command::Pack {
+            stripe: run.first,
+            group: run.group,
+            pack_bytes: bytes as u32,
+            moves,
+            missing: pending.missing.clone(),
+        };
+        pending.commit();
+        match inner.partition.submit(command, Vec::new()).await.map_err(|error| index_error(&error))? {
+            Outcome::Packed { moved } => {
+                inner.stats.packs_written.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                inner.stats.packed_objects.fetch_add(u64::from(moved), std::sync::atomic::Ordering::Relaxed);
+                Ok(PackReport { moved, bytes })
+            }
+            Outcome::Refused(refusal) => Err(refused(refusal)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn modified_ms(&self, member: &SmallObject) -> ObjectResult<u64> {
+        let head = self.inner.partition.read(|rows| rows.head(&member.bucket, &member.key));
+        Ok(head.map_err(|error| index_error(&error))?.map_or(0, |head| head.modified_ms))
+    }
+
+    /// The members of the next pack, when there is enough for one.
+    fn gather(&self, now: bool) -> ObjectResult<Option<Vec<SmallObject>>> {
+        let inner = &self.inner;
+        let room = inner.redundancy.stripe_bytes();
+        let acked = inner.partition.status().journal.acked;
+        let gathered = inner.partition.read(|rows| {
+            let mut members = Vec::new();
+            let mut left = room;
+            let mut full = !fit(rows.unpacked(None, OBJECTS_MAX)?, &mut left, &mut members);
+            let oldest = rows.oldest_unpacked()?.unwrap_or(acked);
+            let lagging = acked.0.saturating_sub(oldest.0) > LAG_MAX;
+            let repack = rows.packs_below(REPACK_PERCENT, None, 16)?;
+            let dead: u64 = repack.iter().map(|pack| u64::from(pack.pack_bytes) - pack.live_bytes).sum();
+            if !full && dead >= room as u64 / 2 {
+                for pack in repack {
+                    full |= !fit(rows.pack_members(pack.stripe)?, &mut left, &mut members);
+                }
+                full |= !members.is_empty();
+            }
+            let due = full || members.len() >= OBJECTS_MAX || lagging || now;
+            Ok((due && !members.is_empty()).then_some(members))
+        });
+        gathered.map_err(|error| index_error(&error))
+    }
+}
+
+/// Adds members while they fit; false when one did not.
+fn fit(candidates: Vec<SmallObject>, left: &mut usize, members: &mut Vec<SmallObject>) -> bool {
+    for candidate in candidates {
+        // The directory needs room too: its entry and its names.
+        let needed = candidate.size as usize + candidate.bucket.len() + candidate.key.len() + 40;
+        if needed > *left || members.len() >= OBJECTS_MAX {
+            return false;
+        }
+        *left -= needed;
+        members.push(candidate);
+    }
+    true
+}
