@@ -189,7 +189,7 @@ mod tests {
             let command = Command::PutPart { bucket: "b".into(), upload: 1, number: 1, row, missing: vec![] };
             Sealed::new(command, vec![Bytes::from_static(bytes)]).unwrap()
         };
-        let (batch, parts) = Batch::encode(vec![part(b"one"), reserve(9), part(b"three")], 64);
+        let (batch, parts) = Batch::encode([part(b"one"), reserve(9), part(b"three")].into(), 64);
         let payload = [vec![0; 64], parts.concat()].concat();
         assert_eq!(Batch::decode(&payload[64..], 64).as_ref(), Ok(&batch));
         let data = |i: usize| {

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use base::{DeviceId, Lsn, PartitionId};
 use bytes::Bytes;
 use replica::{Journal, JournalStatus, Mirror, Policy};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::batch::{Batch, Sealed};
 use crate::block::wait;
@@ -27,6 +27,10 @@ use crate::{opening, writer};
 
 /// Commands that may wait for a batch; behind them callers wait in `submit`.
 const SUBMIT_QUEUE_LEN: usize = 1024;
+/// Bytes of commands and data between `submit` and its answer, in units; behind them callers wait. Room
+/// for a few batches more than are in flight.
+const SUBMIT_UNITS: usize = (64 << 20) / SUBMIT_UNIT_BYTES;
+const SUBMIT_UNIT_BYTES: usize = 1024;
 
 /// What a partition needs to know.
 #[derive(Debug, Clone)]
@@ -68,6 +72,7 @@ pub struct PartitionStatus {
 pub struct Partition {
     inner: Arc<Inner>,
     submit: mpsc::Sender<writer::Submission>,
+    memory: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -102,7 +107,7 @@ impl Partition {
         });
         let (submit, queue) = mpsc::channel(SUBMIT_QUEUE_LEN);
         writer::start(Arc::clone(&inner), queue);
-        Ok(Self { inner, submit })
+        Ok(Self { inner, submit, memory: Arc::new(Semaphore::new(SUBMIT_UNITS)) })
     }
 
     /// Carries a command out; returns when it is durable and every later [`Self::snapshot`] shows it.
@@ -111,7 +116,9 @@ impl Partition {
     /// # Errors
     /// [`IndexError`]; see [`IndexError::is_outcome_unknown`].
     pub async fn submit(&self, command: Command, data: Vec<Bytes>) -> Result<Outcome, IndexError> {
-        let sealed = Sealed::new(command, data).map_err(IndexError::Invalid)?;
+        let sealed = Box::new(Sealed::new(command, data).map_err(IndexError::Invalid)?);
+        let units = (sealed.bytes() / SUBMIT_UNIT_BYTES + 1) as u32;
+        let _memory = self.memory.acquire_many(units).await.map_err(|_| IndexError::Closed)?;
         let (reply, answer) = oneshot::channel();
         let submission = writer::Submission::Command { sealed, reply };
         self.submit.send(submission).await.map_err(|_| IndexError::Closed)?;

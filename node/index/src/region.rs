@@ -279,3 +279,91 @@ impl redb::StorageBackend for RegionBackend {
         if dirty_bytes > DIRTY_BYTES_MAX { self.flush() } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use base::{Entropy, SeededEntropy};
+    use redb::StorageBackend;
+    use replica::testing::MemoryStore;
+
+    use super::*;
+
+    fn compare(region: &RegionBackend, model: &[u8], context: &str) {
+        assert_eq!(region.len().unwrap(), model.len() as u64, "{context}");
+        let mut bytes = vec![0; model.len()];
+        region.read(0, &mut bytes).unwrap();
+        assert!(bytes == model, "{context}");
+        assert!(region.read(1, &mut bytes).is_err() || bytes.is_empty(), "{context}: a read past the end");
+    }
+
+    #[test]
+    fn a_region_is_a_file_and_keeps_what_was_synced() {
+        for seed in 0..20 {
+            let entropy = SeededEntropy::new(seed);
+            let store = MemoryStore::new(1);
+            let mut region = RegionBackend::open(store.clone(), 5).unwrap();
+            let (mut model, mut synced) = (Vec::new(), Vec::new());
+            for step in 0..150 {
+                let context = format!("seed {seed}, step {step}");
+                match entropy.below(10) {
+                    0..=1 => {
+                        let len = entropy.below(9 * BLOCK_BYTES) as usize;
+                        region.set_len(len as u64).unwrap();
+                        model.resize(len, 0);
+                    }
+                    2..=6 => {
+                        let at = entropy.below(model.len() as u64 + 1) as usize;
+                        let len = entropy.below((model.len() - at) as u64 + 1) as usize;
+                        entropy.fill(&mut model[at..at + len]);
+                        region.write(at as u64, &model[at..at + len]).unwrap();
+                    }
+                    7 => compare(&region, &model, &context),
+                    8 => {
+                        region.sync_data().unwrap();
+                        synced.clone_from(&model);
+                    }
+                    _ => {
+                        region = RegionBackend::open(store.clone(), 5).unwrap();
+                        model.clone_from(&synced);
+                        compare(&region, &model, &context);
+                    }
+                }
+            }
+            region.set_len(0).unwrap();
+            region.sync_data().unwrap();
+            assert_eq!(store.keys().len(), 1, "only the head of an empty region is stored");
+        }
+    }
+
+    #[test]
+    fn after_a_failed_sync_nothing_is_written_any_more() {
+        let store = MemoryStore::new(1);
+        let region = RegionBackend::open(store.clone(), 5).unwrap();
+        region.set_len(BLOCK_BYTES).unwrap();
+        region.write(0, &[1]).unwrap();
+        store.fail();
+        assert!(region.sync_data().is_err());
+        assert!(region.sync_data().unwrap_err().to_string().contains("failed before"));
+    }
+
+    #[test]
+    fn a_malformed_head_is_refused_and_a_wiped_region_is_empty() {
+        let store = MemoryStore::new(1);
+        let mirror: Mirror = store.clone();
+        let key = ShardKey::region(5, 0);
+        let put = |bytes: Vec<u8>| wait(mirror.put(key, Payload::Parts(vec![bytes.into()]))).unwrap();
+        let good = encode_head(5, 77);
+        put(good.to_vec());
+        assert_eq!(RegionBackend::open(mirror.clone(), 5).unwrap().len().unwrap(), 77);
+        for at in 0..16 {
+            let mut bad = good;
+            bad[at] ^= 1;
+            put(bad.to_vec());
+            assert!(RegionBackend::open(mirror.clone(), 5).is_err(), "byte {at}");
+        }
+        RegionBackend::wipe(&mirror, 5).unwrap();
+        assert_eq!(RegionBackend::open(Arc::clone(&mirror), 5).unwrap().len().unwrap(), 0);
+    }
+}

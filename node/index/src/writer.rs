@@ -25,7 +25,7 @@ type Reply = oneshot::Sender<Result<Outcome, IndexError>>;
 /// What callers send.
 #[derive(Debug)]
 pub(crate) enum Submission {
-    Command { sealed: Sealed, reply: Reply },
+    Command { sealed: Box<Sealed>, reply: Reply },
     Drain { reply: oneshot::Sender<()> },
 }
 
@@ -76,7 +76,7 @@ async fn gather(journal: Journal, mut queue: mpsc::Receiver<Submission>, work: m
                         bytes = 0;
                     }
                     bytes += sealed.bytes();
-                    commands.push(sealed);
+                    commands.push(*sealed);
                     replies.push(reply);
                 }
                 Submission::Drain { reply } => {

@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use base::{DeviceId, Lsn, PartitionId};
 use bytes::Bytes;
 use format::ShardKey;
-use journal::{Chain, EpochRecord, Input, Output, Policy, Refusal};
+use journal::{Chain, Epoch, EpochRecord, Input, Output, Policy, Refusal};
 use shards::{Payload, StoreError, StoreResult};
 use tokio::runtime::Handle;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Mutex as AsyncMutex, oneshot, watch};
 
 use crate::mirror::Mirror;
 use crate::open::{Agreed, agree, read_any, remove};
@@ -86,6 +86,10 @@ struct Inner {
     turn: AtomicUsize,
     runtime: Handle,
     established: watch::Sender<bool>,
+    /// Per device the newest epoch written there: records of one fact must not overtake one another.
+    epochs: BTreeMap<DeviceId, AsyncMutex<Option<Epoch>>>,
+    /// One trim at a time, for the same reason.
+    trim: AsyncMutex<()>,
 }
 
 #[derive(Debug)]
@@ -122,6 +126,7 @@ impl Journal {
         let devices = stores.keys().copied().collect();
         let chain = Chain::open(policy, plan.record, devices, plan.floor, plan.next, &mut out);
         let core = Core { chain, link, flight: HashMap::new(), closed: false };
+        let epochs = stores.keys().map(|device| (*device, AsyncMutex::default())).collect();
         let inner = Arc::new(Inner {
             partition,
             stores,
@@ -129,6 +134,8 @@ impl Journal {
             turn: AtomicUsize::new(0),
             runtime: Handle::current(),
             established: watch::Sender::new(false),
+            epochs,
+            trim: AsyncMutex::default(),
         });
         let mut established = inner.established.subscribe();
         inner.perform(&mut inner.lock(), out);
@@ -245,6 +252,7 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Closed`].
     pub async fn trim(&self, below: Lsn) -> Result<(), JournalError> {
+        let _one_at_a_time = self.inner.trim.lock().await;
         let mut out = Vec::new();
         {
             let mut core = self.inner.lock();
@@ -386,6 +394,11 @@ impl Inner {
     fn spawn_epoch(self: &Arc<Self>, device: DeviceId, record: EpochRecord) {
         let inner = Arc::clone(self);
         self.runtime.spawn(async move {
+            let mut newest = inner.epochs[&device].lock().await;
+            if newest.is_some_and(|newest| newest >= record.epoch) {
+                return;
+            }
+            *newest = Some(record.epoch);
             match facts::put_epoch(inner.stores[&device].as_ref(), inner.partition, &record).await {
                 Ok(()) => inner.input(Input::EpochPersisted { device, record }),
                 Err(error) => inner.failed(device, &error),
