@@ -121,6 +121,10 @@ impl Front {
         let response = result.unwrap_or_else(|error| render(error, context.id));
         let (mut parts, body) = response.into_parts();
         let body = without_body(&mut parts.headers, parts.status, is_head).unwrap_or(body);
+        if is_head && parts.status == StatusCode::OK && parts.headers.contains_key(header::CONTENT_RANGE) {
+            // s3s says so for GET only.
+            parts.status = StatusCode::PARTIAL_CONTENT;
+        }
         parts.headers.insert(REQUEST_ID, context.id.header());
         finish.status = parts.status;
         Response::from_parts(parts, ResponseBody { inner: body, finish })

@@ -163,6 +163,9 @@ pub(crate) struct XmlBody {
     sha256: Sha256,
     running: Option<Running>,
     passed: u64,
+    /// The digests have been compared: with the last declared byte, before s3s (which verifies some of them
+    /// too, but cannot name its error) sees it.
+    verified: bool,
     over: bool,
 }
 
@@ -183,6 +186,7 @@ impl XmlBody {
             sha256: Sha256::new(),
             running,
             passed: 0,
+            verified: false,
             over: false,
         }
     }
@@ -199,10 +203,16 @@ impl XmlBody {
         if let Some(running) = &mut self.running {
             running.update(bytes);
         }
+        if self.declared.bytes == Some(self.passed) {
+            self.finish().map_err(|error| crate::errors::body_error(&error))?;
+        }
         Ok(())
     }
 
     fn finish(&mut self) -> Result<(), BodyError> {
+        if std::mem::replace(&mut self.verified, true) {
+            return Ok(());
+        }
         if self.declared.bytes.is_some_and(|bytes| bytes != self.passed) {
             return Err(BodyError::Incomplete);
         }

@@ -1,6 +1,5 @@
 //! Buckets: create, look up, delete, list.
 
-use http::StatusCode;
 use object::api::{ObjectApi, ObjectError};
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
@@ -74,7 +73,7 @@ impl<O: ObjectApi> Face<O> {
         request: S3Request<DeleteBucketInput>,
     ) -> S3Result<S3Response<DeleteBucketOutput>> {
         self.api.delete_bucket(&request.input.bucket).await.map_err(object_error)?;
-        Ok(S3Response::with_status(DeleteBucketOutput {}, StatusCode::NO_CONTENT))
+        Ok(S3Response::new(DeleteBucketOutput {}))
     }
 
     pub(super) async fn get_bucket_location(

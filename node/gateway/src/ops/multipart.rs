@@ -1,6 +1,5 @@
 //! Multipart uploads: begin, complete, give up, list.
 
-use http::StatusCode;
 use object::api::{Checksum as Sum, ChecksumAlgorithm as Algorithm, ChecksumKind, ObjectApi, ObjectError, PartInfo, UploadInfo};
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
@@ -232,7 +231,7 @@ impl<O: ObjectApi> Face<O> {
         let input = &request.input;
         let upload = parse_upload(&input.upload_id)?;
         self.api.abort_upload(&input.bucket, &input.key, upload).await.map_err(object_error)?;
-        Ok(S3Response::with_status(AbortMultipartUploadOutput::default(), StatusCode::NO_CONTENT))
+        Ok(S3Response::new(AbortMultipartUploadOutput::default()))
     }
 
     /// One page of uploads, rolled up by the delimiter: uploads, prefixes, and the last (key, upload) seen.

@@ -1,9 +1,10 @@
 //! What common clients ask before they work: a bucket's or object's settings that this store does not have,
 //! answered as AWS answers for one on which nothing was set. Nothing can be set (`NotImplemented`).
 
+use http::StatusCode;
 use object::api::ObjectApi;
 use s3s::dto::*;
-use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
+use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
 use super::Face;
 use crate::convert::{check_version, owner};
@@ -21,6 +22,13 @@ fn full_control(access_key: &str) -> Vec<Grant> {
     vec![Grant { grantee: Some(grantee), permission: Some(Permission::from_static(Permission::FULL_CONTROL)) }]
 }
 
+/// AWS answers all of these with 404.
+fn unset(code: S3ErrorCode) -> S3Error {
+    let mut error = S3Error::with_message(code, "The bucket has no such configuration.");
+    error.set_status_code(StatusCode::NOT_FOUND);
+    error
+}
+
 /// Answers "nothing was set" once the bucket is known to be there.
 macro_rules! not_set {
     ($($name:ident($input:ident) -> $output:ident: $code:ident;)*) => {
@@ -28,7 +36,7 @@ macro_rules! not_set {
             $(
                 pub(super) async fn $name(&self, request: S3Request<$input>) -> S3Result<S3Response<$output>> {
                     self.api.head_bucket(&request.input.bucket).await.map_err(object_error)?;
-                    Err(S3ErrorCode::$code.into())
+                    Err(unset(S3ErrorCode::$code))
                 }
             )*
         }

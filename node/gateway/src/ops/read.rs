@@ -260,10 +260,7 @@ impl<O: ObjectApi> Face<O> {
                 insert(&mut headers, name, value);
             }
         }
-        let partial = output.content_range.is_some().then_some(http::StatusCode::PARTIAL_CONTENT);
-        let mut response = S3Response::with_headers(output, headers);
-        response.status = partial;
-        Ok(response)
+        Ok(S3Response::with_headers(output, headers))
     }
 
     pub(super) async fn get_object_attributes(
@@ -273,7 +270,10 @@ impl<O: ObjectApi> Face<O> {
         let input = request.input;
         check_version(input.version_id.as_deref())?;
         let (info, _) = self.api.open(&input.bucket, &input.key).await.map_err(object_error)?;
-        let wants = |name: &str| input.object_attributes.iter().any(|a| a.as_str() == name);
+        // One header with commas and several headers mean the same; s3s takes only the latter apart.
+        let wants = |name: &str| {
+            input.object_attributes.iter().flat_map(|a| a.as_str().split(',')).any(|a| a.trim() == name)
+        };
         let mut output =
             GetObjectAttributesOutput { last_modified: Some(timestamp(info.modified_ms)), ..Default::default() };
         if wants(ObjectAttributes::ETAG) {

@@ -1,7 +1,6 @@
 //! Writing and removing single objects, and removing many.
 
 use futures::StreamExt;
-use http::StatusCode;
 use object::api::{ChecksumAlgorithm, ObjectApi};
 use s3s::dto::*;
 use s3s::{S3Error, S3Request, S3Response, S3Result, s3_error};
@@ -54,7 +53,7 @@ impl<O: ObjectApi> Face<O> {
             input.if_match_last_modified_time.as_ref(),
         )?;
         self.api.delete(&input.bucket, &input.key, condition).await.map_err(object_error)?;
-        Ok(S3Response::with_status(DeleteObjectOutput::default(), StatusCode::NO_CONTENT))
+        Ok(S3Response::new(DeleteObjectOutput::default()))
     }
 
     pub(super) async fn delete_objects(

@@ -9,15 +9,15 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-pub const ACCESS: &str = "AKTEST";
-pub const SECRET: &str = "secret/of+the=test";
-pub const REGION: &str = "test-1";
+pub(crate) const ACCESS: &str = "AKTEST";
+pub(crate) const SECRET: &str = "secret/of+the=test";
+pub(crate) const REGION: &str = "test-1";
 
-pub fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-pub fn sha256(data: &[u8]) -> String {
+pub(crate) fn sha256(data: &[u8]) -> String {
     hex(&Sha256::digest(data))
 }
 
@@ -28,7 +28,7 @@ fn mac(key: &[u8], data: &str) -> Vec<u8> {
 }
 
 /// `YYYYMMDDTHHMMSSZ` of now plus an offset.
-pub fn amz_date(offset_s: i64) -> String {
+pub(crate) fn amz_date(offset_s: i64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64 + offset_s;
     let (days, rest) = (now.div_euclid(86_400), now.rem_euclid(86_400));
     // Civil date from days since 1970 (Howard Hinnant's algorithm).
@@ -44,7 +44,7 @@ pub fn amz_date(offset_s: i64) -> String {
 }
 
 /// Everything but unreserved characters, percent-encoded.
-pub fn encode(text: &str, keep_slash: bool) -> String {
+pub(crate) fn encode(text: &str, keep_slash: bool) -> String {
     text.bytes()
         .map(|b| match b {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),
@@ -61,22 +61,22 @@ fn signing_key(secret: &str, date: &str) -> Vec<u8> {
 
 /// A request being made. `path` is written as it goes over the wire.
 #[derive(Clone)]
-pub struct Call {
-    pub method: &'static str,
-    pub path: String,
-    pub query: Vec<(String, String)>,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-    pub date: String,
-    pub access: String,
-    pub secret: String,
-    pub payload: Option<String>,
+pub(crate) struct Call {
+    pub(crate) method: &'static str,
+    pub(crate) path: String,
+    pub(crate) query: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) date: String,
+    pub(crate) access: String,
+    pub(crate) secret: String,
+    pub(crate) payload: Option<String>,
     /// Chunk signatures need the request's.
-    pub signature: String,
+    pub(crate) signature: String,
 }
 
 impl Call {
-    pub fn new(method: &'static str, path: &str) -> Self {
+    pub(crate) fn new(method: &'static str, path: &str) -> Self {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let query = query.split('&').filter(|p| !p.is_empty()).map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -96,27 +96,27 @@ impl Call {
         }
     }
 
-    pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
+    pub(crate) fn header(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
     }
 
-    pub fn payload(mut self, payload: &str) -> Self {
+    pub(crate) fn payload(mut self, payload: &str) -> Self {
         self.payload = Some(payload.into());
         self
     }
 
-    pub fn date(mut self, offset_s: i64) -> Self {
+    pub(crate) fn date(mut self, offset_s: i64) -> Self {
         self.date = amz_date(offset_s);
         self
     }
 
-    pub fn scope(&self) -> String {
+    pub(crate) fn scope(&self) -> String {
         format!("{}/{REGION}/s3/aws4_request", &self.date[..8])
     }
 
@@ -124,7 +124,7 @@ impl Call {
         format!("{kind}\n{}\n{}\n{rest}", self.date, self.scope())
     }
 
-    pub fn sign_text(&self, kind: &str, rest: &str) -> String {
+    pub(crate) fn sign_text(&self, kind: &str, rest: &str) -> String {
         hex(&mac(&signing_key(&self.secret, &self.date), &self.string_to_sign(kind, rest)))
     }
 
@@ -143,7 +143,7 @@ impl Call {
     }
 
     /// Signs with the `Authorization` header; `path` must be in canonical encoding.
-    pub fn sign(mut self) -> Self {
+    pub(crate) fn sign(mut self) -> Self {
         let payload = self.payload.clone().unwrap_or_else(|| sha256(&self.body));
         self.headers.push(("x-amz-date".into(), self.date.clone()));
         self.headers.push(("x-amz-content-sha256".into(), payload.clone()));
@@ -167,7 +167,7 @@ impl Call {
     }
 
     /// Signs with the query, valid for so many seconds.
-    pub fn presign(mut self, expires_s: u64) -> Self {
+    pub(crate) fn presign(mut self, expires_s: u64) -> Self {
         for (name, value) in [
             ("X-Amz-Algorithm", "AWS4-HMAC-SHA256".to_owned()),
             ("X-Amz-Credential", format!("{}/{}", self.access, self.scope())),
@@ -185,7 +185,7 @@ impl Call {
     }
 
     /// Signed as an aws-chunked upload of `data` in chunks of `size`; `trailers` are signed too.
-    pub fn chunked(self, data: &[u8], size: usize, trailers: &[(&str, &str)]) -> Self {
+    pub(crate) fn chunked(self, data: &[u8], size: usize, trailers: &[(&str, &str)]) -> Self {
         let kind = if trailers.is_empty() { "" } else { "-TRAILER" };
         let mut call = self
             .header("x-amz-decoded-content-length", data.len().to_string())
@@ -221,7 +221,7 @@ impl Call {
         call
     }
 
-    pub fn head_bytes(&self) -> Vec<u8> {
+    pub(crate) fn head_bytes(&self) -> Vec<u8> {
         let query = if self.query.is_empty() { String::new() } else { format!("?{}", self.query_text()) };
         let mut head = format!("{} {}{query} HTTP/1.1\r\nhost: localhost\r\n", self.method, self.path);
         for (name, value) in &self.headers {
@@ -235,7 +235,7 @@ impl Call {
         head.into_bytes()
     }
 
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = self.head_bytes();
         bytes.extend_from_slice(&self.body);
         bytes
@@ -243,30 +243,30 @@ impl Call {
 }
 
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: BTreeMap<String, String>,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
     /// The connection ended before the declared length.
-    pub truncated: bool,
+    pub(crate) truncated: bool,
 }
 
 impl Answer {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
     /// S3's error code, or "" when there is none.
-    pub fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         self.tag("Code")
     }
 
     /// The text of the first element of that name.
-    pub fn tag(&self, name: &str) -> String {
+    pub(crate) fn tag(&self, name: &str) -> String {
         self.tags(name).into_iter().next().unwrap_or_default()
     }
 
-    pub fn tags(&self, name: &str) -> Vec<String> {
+    pub(crate) fn tags(&self, name: &str) -> Vec<String> {
         let (open, close) = (format!("<{name}>"), format!("</{name}>"));
         let text = self.text();
         let mut found = Vec::new();
@@ -280,34 +280,34 @@ impl Answer {
         found
     }
 
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 
-    pub fn expect(self, status: u16) -> Self {
+    pub(crate) fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{:?} {}", self.headers, self.text());
         self
     }
 
-    pub fn expect_code(self, status: u16, code: &str) -> Self {
+    pub(crate) fn expect_code(self, status: u16, code: &str) -> Self {
         assert_eq!((self.status, self.code().as_str()), (status, code), "{}", self.text());
         self
     }
 }
 
 /// One keep-alive connection.
-pub struct Connection {
-    pub stream: TcpStream,
+pub(crate) struct Connection {
+    pub(crate) stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Connection {
-    pub async fn open(port: u16) -> Self {
+    pub(crate) async fn open(port: u16) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         Self { stream, buffer: Vec::new() }
     }
 
-    pub async fn send(&mut self, bytes: &[u8]) {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
         // A server that refuses early may close while we still send; the answer is what counts.
         let _ = self.stream.write_all(bytes).await;
     }
@@ -324,7 +324,7 @@ impl Connection {
     }
 
     /// Reads one response; `None` when the connection ended before its header did.
-    pub async fn receive(&mut self, is_head: bool) -> Option<Answer> {
+    pub(crate) async fn receive(&mut self, is_head: bool) -> Option<Answer> {
         loop {
             let end = loop {
                 if let Some(at) = self.buffer.windows(4).position(|w| w == b"\r\n\r\n") {
@@ -356,7 +356,7 @@ impl Connection {
         }
     }
 
-    pub async fn call(&mut self, call: &Call) -> Answer {
+    pub(crate) async fn call(&mut self, call: &Call) -> Answer {
         self.send(&call.bytes()).await;
         self.receive(call.method == "HEAD").await.expect("an answer")
     }

@@ -6,6 +6,7 @@ mod server;
 
 mod authentication;
 mod buckets;
+mod by_hand;
 mod bodies;
 mod copies;
 mod guards;

@@ -38,16 +38,16 @@ struct Bucket {
 
 /// The object layer.
 #[derive(Default)]
-pub struct Memory {
+pub(crate) struct Memory {
     buckets: Mutex<BTreeMap<String, Bucket>>,
     next_upload: AtomicU64,
     fault: Mutex<Option<ObjectError>>,
     /// Reads fail after so many bytes (u64::MAX: never).
     read_limit: AtomicU64,
-    pub strict_parts: AtomicBool,
+    pub(crate) strict_parts: AtomicBool,
 }
 
-pub struct MemoryReader {
+pub(crate) struct MemoryReader {
     data: Bytes,
     limit: u64,
 }
@@ -97,16 +97,16 @@ async fn collect<B: Body>(body: &mut B) -> ObjectResult<(Bytes, [u8; 16], Option
 }
 
 impl Memory {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { read_limit: AtomicU64::new(u64::MAX), ..Self::default() }
     }
 
     /// The next call fails so.
-    pub fn fail_next(&self, error: ObjectError) {
+    pub(crate) fn fail_next(&self, error: ObjectError) {
         *self.fault.lock().unwrap() = Some(error);
     }
 
-    pub fn limit_reads(&self, bytes: u64) {
+    pub(crate) fn limit_reads(&self, bytes: u64) {
         self.read_limit.store(bytes, Ordering::Relaxed);
     }
 

@@ -23,24 +23,24 @@ impl Keys for TestKeys {
     }
 }
 
-pub struct Server {
-    pub port: u16,
-    pub memory: Arc<Memory>,
-    pub stats: Arc<GatewayStats>,
+pub(crate) struct Server {
+    pub(crate) port: u16,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) stats: Arc<GatewayStats>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
 
 impl Server {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(Limits::default()).await
     }
 
-    pub async fn with(limits: Limits) -> Self {
+    pub(crate) async fn with(limits: Limits) -> Self {
         Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), limits)
     }
 
-    pub fn on(listener: TcpListener, limits: Limits) -> Self {
+    pub(crate) fn on(listener: TcpListener, limits: Limits) -> Self {
         let port = listener.local_addr().unwrap().port();
         let memory = Arc::new(Memory::new());
         let gateway =
@@ -55,37 +55,37 @@ impl Server {
     }
 
     /// A server with the bucket `bucket`.
-    pub async fn with_bucket() -> Self {
+    pub(crate) async fn with_bucket() -> Self {
         let server = Self::start().await;
         server.call(Call::new("PUT", "/bucket").sign()).await.expect(200);
         server
     }
 
-    pub async fn connect(&self) -> Connection {
+    pub(crate) async fn connect(&self) -> Connection {
         Connection::open(self.port).await
     }
 
     /// One call on a connection of its own.
-    pub async fn call(&self, call: Call) -> Answer {
+    pub(crate) async fn call(&self, call: Call) -> Answer {
         self.connect().await.call(&call).await
     }
 
-    pub async fn put(&self, key: &str, body: &[u8]) -> Answer {
+    pub(crate) async fn put(&self, key: &str, body: &[u8]) -> Answer {
         self.call(Call::new("PUT", &format!("/bucket/{key}")).body(body).sign()).await
     }
 
-    pub async fn get(&self, key: &str) -> Answer {
+    pub(crate) async fn get(&self, key: &str) -> Answer {
         self.call(Call::new("GET", &format!("/bucket/{key}")).sign()).await
     }
 
     /// Asks the server to end.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }
     }
 
-    pub async fn ended(self) {
+    pub(crate) async fn ended(self) {
         self.task.await.unwrap();
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncReadExt;
+
 use crate::client::Call;
 use crate::server::Server;
 
@@ -31,9 +33,8 @@ async fn header_and_body_leave_together() {
     let mut together = 0;
     for _ in 0..20 {
         connection.send(&call.bytes()).await;
-        connection.stream.readable().await.unwrap();
         let mut first = vec![0; 64 * 1024];
-        let got = connection.stream.try_read(&mut first).unwrap();
+        let got = AsyncReadExt::read(&mut connection.stream, &mut first).await.unwrap();
         let head = first.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
         if got == head + 4096 {
             together += 1;
@@ -41,7 +42,7 @@ async fn header_and_body_leave_together() {
         }
         let mut left = head + 4096 - got;
         while left > 0 {
-            left -= tokio::io::AsyncReadExt::read(&mut connection.stream, &mut first[..left]).await.unwrap();
+            left -= AsyncReadExt::read(&mut connection.stream, &mut first[..left]).await.unwrap();
         }
     }
     assert_eq!(together, 20, "every first segment holds header and body");
