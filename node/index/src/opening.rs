@@ -107,3 +107,90 @@ impl Opener {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base::{Entropy, PartitionId, SeededEntropy};
+    use bytes::Bytes;
+    use replica::testing::MemoryStore;
+    use replica::{BODY_OFFSET, Policy};
+
+    use super::*;
+    use crate::batch::{Batch, Sealed, WITH_COMMAND};
+    use crate::model::{BucketRow, Command, Condition, ETag, ObjectMeta, ObjectRow};
+
+    fn batch(entropy: &SeededEntropy) -> Batch {
+        let (body, _) = body(entropy);
+        Batch::decode(&body.concat(), BODY_OFFSET).unwrap()
+    }
+
+    fn body(entropy: &SeededEntropy) -> (Vec<Bytes>, usize) {
+        let count = 1 + entropy.below(5) as usize;
+        let sealed = (0..count).map(|_| {
+            let (bucket, key) = (format!("b{}", entropy.below(2)), format!("k{}", entropy.below(9)));
+            let data = vec![7; entropy.below(30) as usize];
+            let (command, data) = match entropy.below(5) {
+                0 => {
+                    let row = BucketRow { owner: "me".into(), created_ms: entropy.below(9), region: String::new() };
+                    (Command::CreateBucket { name: bucket, row }, vec![])
+                }
+                1 => (Command::DeleteObject { bucket, key, condition: Condition::default() }, vec![]),
+                _ => {
+                    let row = ObjectRow {
+                        size: data.len() as u64,
+                        etag: ETag::Whole([entropy.next_u64() as u8; 16]),
+                        modified_ms: entropy.below(99),
+                        meta: ObjectMeta::default(),
+                        checksum: None,
+                        layout: WITH_COMMAND,
+                    };
+                    let condition = Condition { must_not_exist: entropy.one_in(3), ..Condition::default() };
+                    (Command::PutObject { bucket, key, row, condition, missing: vec![] }, data)
+                }
+            };
+            Sealed::new(command, vec![Bytes::from(data)]).unwrap()
+        });
+        (Batch::encode(sealed.collect(), BODY_OFFSET).1, count)
+    }
+
+    #[test]
+    fn views_fed_the_same_batches_have_equal_rows_and_outcomes() {
+        let entropy = SeededEntropy::new(11);
+        let stores: Vec<Mirror> = (1..=3).map(|n| MemoryStore::new(n) as Mirror).collect();
+        let mut views: Vec<View> = stores[..2].iter().map(|s| View::open(s, 1, 1 << 20).unwrap()).collect();
+        for lsn in 1..200 {
+            let batch = batch(&entropy);
+            let outcomes: Vec<_> = views.iter().map(|v| v.apply(Lsn(lsn), &batch).unwrap()).collect();
+            assert_eq!(outcomes[0], outcomes[1]);
+            assert_eq!(views[0].apply(Lsn(lsn), &batch).unwrap(), None, "a batch counts once");
+            assert!(views[0].apply(Lsn(lsn + 2), &batch).is_err(), "no batch is skipped");
+            if entropy.one_in(20) {
+                // One view goes through a checkpoint and an opening, the other does not.
+                views[1].checkpoint().unwrap();
+                drop(views.pop());
+                views.push(View::open(&stores[1], 1, 1 << 20).unwrap());
+            }
+        }
+        let copy = View::rebuild(&stores[2], 1, 1 << 20, &views[0]).unwrap();
+        let dump = views[0].dump().unwrap();
+        assert!(dump.len() > 20, "{} rows", dump.len());
+        assert_eq!(dump, views[1].dump().unwrap());
+        assert_eq!(dump, copy.dump().unwrap());
+        assert_eq!(copy.durable(), views[0].applied());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_journal_record_that_is_no_batch_takes_the_view_out_of_use() {
+        let stores: Vec<Mirror> = (1..=3).map(|n| MemoryStore::new(n) as Mirror).collect();
+        let policy = Policy::for_tolerance(3, 1);
+        let config = PartitionConfig { partition: PartitionId(2), policy, view_cache_bytes: 1 << 20 };
+        let journal = JournalConfig { partition: PartitionId(2), policy };
+        let journal = Journal::open(journal, stores.clone(), 0).await.unwrap();
+        journal.append(body(&SeededEntropy::new(1)).0).await.unwrap();
+        journal.append(vec![Bytes::from_static(b"nonsense")]).await.unwrap();
+        journal.close();
+        let refused = open(&config, stores, 0).await.unwrap_err();
+        assert!(matches!(refused, IndexError::NoView { .. }), "{refused}");
+        assert!(refused.to_string().contains("position 2 is no batch"), "{refused}");
+    }
+}

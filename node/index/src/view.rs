@@ -197,3 +197,38 @@ fn applied(db: &Database) -> ViewResult<Option<u64>> {
         Some(_) => Err(ViewError::Row { table: "meta", what: "the tables have another version" }),
     }
 }
+
+#[cfg(test)]
+impl View {
+    /// Every row of every table, as text.
+    pub(crate) fn dump(&self) -> ViewResult<Vec<String>> {
+        fn rows<K: Key + 'static, V: Value + 'static>(
+            txn: &ReadTransaction,
+            table: TableDefinition<'static, K, V>,
+            out: &mut Vec<String>,
+        ) -> ViewResult<()> {
+            for row in txn.open_table(table)?.iter()? {
+                let (key, value) = row?;
+                out.push(format!("{table}: {:?} = {:?}", key.value(), value.value()));
+            }
+            Ok(())
+        }
+        let txn = self.database()?.begin_read()?;
+        let mut out = Vec::new();
+        rows(&txn, META, &mut out)?;
+        rows(&txn, BUCKETS, &mut out)?;
+        rows(&txn, OBJECTS, &mut out)?;
+        rows(&txn, LAYOUTS, &mut out)?;
+        rows(&txn, UPLOADS, &mut out)?;
+        rows(&txn, UPLOADS_BY_KEY, &mut out)?;
+        rows(&txn, PARTS, &mut out)?;
+        rows(&txn, COMPLETED, &mut out)?;
+        rows(&txn, COMPLETED_ORDER, &mut out)?;
+        rows(&txn, GARBAGE, &mut out)?;
+        rows(&txn, MISSING, &mut out)?;
+        rows(&txn, UNPACKED, &mut out)?;
+        rows(&txn, PACKS, &mut out)?;
+        rows(&txn, PACK_MEMBERS, &mut out)?;
+        Ok(out)
+    }
+}

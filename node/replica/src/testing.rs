@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use base::{DeviceId, Lsn, PartitionId};
@@ -20,6 +20,8 @@ pub struct MemoryStore {
     device: DeviceId,
     records: Mutex<BTreeMap<ShardKey, Bytes>>,
     failing: AtomicBool,
+    /// Writes until the store fails.
+    writes_left: AtomicU64,
     rotten: Mutex<Vec<ShardKey>>,
 }
 
@@ -35,6 +37,7 @@ impl MemoryStore {
             device,
             records: Mutex::new(records),
             failing: AtomicBool::new(false),
+            writes_left: AtomicU64::new(u64::MAX),
             rotten: Mutex::default(),
         })
     }
@@ -48,6 +51,11 @@ impl MemoryStore {
     /// From now on every request fails.
     pub fn fail(&self) {
         self.failing.store(true, Ordering::SeqCst);
+    }
+
+    /// After this many more writes every request fails.
+    pub fn fail_after(&self, writes: u64) {
+        self.writes_left.store(writes, Ordering::SeqCst);
     }
 
     /// Reads of this record fail as corrupt until it is written again.
@@ -72,8 +80,17 @@ impl MemoryStore {
         Ok(())
     }
 
-    fn put_now(&self, key: ShardKey, payload: Payload) -> StoreResult<()> {
+    fn check_write(&self) -> StoreResult<()> {
         self.check()?;
+        let left = self.writes_left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if left.is_err() {
+            self.fail();
+        }
+        self.check()
+    }
+
+    fn put_now(&self, key: ShardKey, payload: Payload) -> StoreResult<()> {
+        self.check_write()?;
         let bytes = match payload {
             Payload::Aligned { bytes, len } => Bytes::copy_from_slice(&bytes[..len]),
             Payload::Parts(parts) => parts.concat().into(),
@@ -110,7 +127,7 @@ impl MirrorStore for MemoryStore {
 
     fn delete(&self, keys: Vec<ShardKey>) -> BoxFuture<'_, StoreResult<()>> {
         Box::pin(async move {
-            self.check()?;
+            self.check_write()?;
             let mut records = self.records.lock().unwrap();
             keys.iter().for_each(|key| drop(records.remove(key)));
             Ok(())
@@ -129,7 +146,7 @@ impl MirrorStore for MemoryStore {
 
     fn trim(&self, partition: PartitionId, below: Lsn) -> BoxFuture<'_, StoreResult<()>> {
         Box::pin(async move {
-            self.check()?;
+            self.check_write()?;
             let doomed = ShardKey::journal(partition, Lsn(0))..ShardKey::journal(partition, below);
             let mut records = self.records.lock().unwrap();
             let keys: Vec<ShardKey> = records.range(doomed).map(|(key, _)| *key).collect();
