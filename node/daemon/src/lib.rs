@@ -3,4 +3,11 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+mod background;
+mod device;
 pub mod metrics;
+mod node;
+mod observe;
+
+pub use device::{DeviceError, DeviceSpec};
+pub use node::{DevConfig, DevEvents, Doors, NodeError, run};

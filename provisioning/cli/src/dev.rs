@@ -7,16 +7,19 @@
 mod plan;
 mod ready;
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use base::{OsClock, OsEntropy};
+use base::{DeviceId, OsClock, OsEntropy};
 use catalog::{AccessKey, Catalog, RedbCatalog};
+use daemon::{DevConfig, DevEvents, DeviceSpec, Doors};
 
 use crate::args::{DevArgs, Output};
 use crate::catalog_keys::CatalogKeys;
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, endpoint_url};
 use crate::error::CliError;
-use crate::{logging, settings};
+use crate::{logging, settings, signals};
 
 /// The name of the key made at the first start.
 const ROOT_KEY: &str = "root";
@@ -55,13 +58,90 @@ fn root_key(catalog: &dyn Catalog, keys: &CatalogKeys, first_start: bool) -> Res
 
 /// The one place that calls the node.
 fn start_node(
-    _node: &settings::NodeSettings,
-    _data: &DataDir,
-    _plan: &plan::Plan,
-    _catalog: &Arc<dyn Catalog>,
-    _keys: CatalogKeys,
-    _root: Option<&AccessKey>,
-    _format: Output,
+    node: &settings::NodeSettings,
+    data: &DataDir,
+    plan: &plan::Plan,
+    catalog: &Arc<dyn Catalog>,
+    keys: CatalogKeys,
+    root: Option<&AccessKey>,
+    format: Output,
 ) -> Result<(), CliError> {
-    Err(CliError::Node("this build carries no node".to_owned()))
+    let config = DevConfig {
+        cluster: plan.facts.cluster_id,
+        known: plan.facts.devices.iter().map(|entry| entry.device_id).collect(),
+        devices: plan
+            .devices
+            .iter()
+            .map(|device| DeviceSpec { path: device.path.clone(), create_bytes: device.create_bytes })
+            .collect(),
+        claim: node.claim,
+        data_shards: plan.facts.data_shards,
+        parity_shards: plan.facts.parity_shards,
+        s3_addr: node.s3_addr,
+        admin_addr: node.admin_addr,
+        admin_socket: data.socket(),
+    };
+    std::fs::create_dir_all(data.path().join("devices")).map_err(CliError::file(data.path().join("devices")))?;
+    let events =
+        Events { node, data, plan, catalog, root, format, bar: ready::DeviceBar::new(plan.facts.devices.is_empty()) };
+    let doors = Doors { clock: Arc::new(OsClock::new()), entropy: Arc::new(OsEntropy) };
+    let keys = Arc::new(keys);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::Node(format!("the executor cannot be started: {error}")))?;
+    runtime.block_on(async {
+        let stop = signals::stop_on_signal()
+            .map_err(|error| CliError::Node(format!("signals cannot be caught: {error}")))?;
+        let signing: Arc<dyn gateway::Keys> = Arc::new(SigningKeys(Arc::clone(&keys)));
+        let done = daemon::run(config, doors, signing, keys, &events, stop).await;
+        done.map_err(|error| CliError::Node(error.to_string()))
+    })
+}
+
+/// The catalog's keys as the S3 face asks for them.
+struct SigningKeys(Arc<CatalogKeys>);
+
+impl gateway::Keys for SigningKeys {
+    fn secret(&self, access_key: &str) -> Option<gateway::Secret> {
+        self.0.secret(access_key).map(|secret| gateway::Secret::new(secret.expose().to_owned()))
+    }
+}
+
+/// What the node says while it starts, shown and kept.
+struct Events<'a> {
+    node: &'a settings::NodeSettings,
+    data: &'a DataDir,
+    plan: &'a plan::Plan,
+    catalog: &'a Arc<dyn Catalog>,
+    root: Option<&'a AccessKey>,
+    format: Output,
+    bar: ready::DeviceBar,
+}
+
+impl DevEvents for Events<'_> {
+    fn devices_ready(&self, ready: usize, total: usize) {
+        self.bar.show(ready, total);
+    }
+
+    fn found(&self, devices: &[(DeviceId, PathBuf, u64)]) -> Result<(), String> {
+        let facts = plan::with_devices(&self.plan.facts, self.data.path(), devices);
+        if facts.devices == self.plan.facts.devices {
+            return Ok(());
+        }
+        let kept = self.catalog.put_cluster(&facts);
+        kept.map(drop).map_err(|error| format!("the list of devices cannot be kept: {error}"))
+    }
+
+    fn serving(&self, s3_addr: SocketAddr, admin_addr: SocketAddr) -> Result<(), String> {
+        let region = &self.node.region;
+        if let Some(root) = self.root {
+            let written = self.data.write_credentials(root, &endpoint_url(s3_addr), region);
+            written.map_err(|error| error.to_string())?;
+        }
+        let policy = (self.plan.facts.data_shards, self.plan.facts.parity_shards);
+        let devices = self.plan.devices.len();
+        let ready = ready::Ready::new((s3_addr, admin_addr), region, policy, devices, self.data);
+        ready.print(self.format).map_err(|error| error.to_string())
+    }
 }

@@ -70,23 +70,25 @@ fn shell_word(path: &Path) -> String {
     if !text.is_empty() && text.bytes().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
-/// The bar shown while devices are formatted; nothing where the error output is no terminal.
+/// The bar shown while devices are made ready; nothing where the error output is no terminal.
 #[derive(Debug)]
-pub(crate) struct FormatBar(ProgressBar);
+pub(crate) struct DeviceBar(ProgressBar);
 
-impl FormatBar {
-    pub(crate) fn new() -> Self {
+impl DeviceBar {
+    /// `format` when the devices are new.
+    pub(crate) fn new(format: bool) -> Self {
         let bar = ProgressBar::new(0);
-        let style = ProgressStyle::with_template("formatting devices {bar:32} {bytes}/{total_bytes} {eta}");
+        let what = if format { "formatting" } else { "opening" };
+        let style = ProgressStyle::with_template(&format!("{what} devices {{bar:32}} {{pos}}/{{len}} {{elapsed}}"));
         bar.set_style(style.expect("the template is legal"));
         Self(bar)
     }
 
-    /// Shows how far formatting is; `done_bytes == total_bytes` ends the bar.
-    pub(crate) fn show(&self, done_bytes: u64, total_bytes: u64) {
-        self.0.set_length(total_bytes);
-        self.0.set_position(done_bytes);
-        if done_bytes >= total_bytes {
+    /// Shows how many are ready; all of them end the bar.
+    pub(crate) fn show(&self, ready: usize, total: usize) {
+        self.0.set_length(total as u64);
+        self.0.set_position(ready as u64);
+        if ready >= total {
             self.0.finish_and_clear();
         }
     }
