@@ -60,23 +60,15 @@ impl ChunkSigner {
     }
 
     fn chunk(&mut self, data_sha256: &[u8]) -> &str {
-        let text = format!(
-            "AWS4-HMAC-SHA256-PAYLOAD\n{}{}\n{EMPTY_SHA256}\n{}",
-            self.stamp,
-            self.previous,
-            hex(data_sha256)
-        );
+        let text =
+            format!("AWS4-HMAC-SHA256-PAYLOAD\n{}{}\n{EMPTY_SHA256}\n{}", self.stamp, self.previous, hex(data_sha256));
         self.previous = hex(&hmac(self.key.as_slice(), text.as_bytes()));
         &self.previous
     }
 
     fn trailer(&self, canonical: &[u8]) -> String {
-        let text = format!(
-            "AWS4-HMAC-SHA256-TRAILER\n{}{}\n{}",
-            self.stamp,
-            self.previous,
-            hex(&Sha256::digest(canonical))
-        );
+        let text =
+            format!("AWS4-HMAC-SHA256-TRAILER\n{}{}\n{}", self.stamp, self.previous, hex(&Sha256::digest(canonical)));
         hex(&hmac(self.key.as_slice(), text.as_bytes()))
     }
 }
@@ -283,8 +275,109 @@ impl ChunkDecoder {
             .map(|(name, value)| format!("{name}:{value}\n"))
             .collect();
         lines.sort();
-        let given = self.trailer("x-amz-trailer-signature").ok_or_else(|| malformed("the trailers have no signature"))?;
+        let given =
+            self.trailer("x-amz-trailer-signature").ok_or_else(|| malformed("the trailers have no signature"))?;
         let expected = signer.trailer(lines.concat().as_bytes());
         if bool::from(expected.as_bytes().ct_eq(given.as_bytes())) { Ok(()) } else { Err(BodyError::SignatureMismatch) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// AWS's own example: "Signature Calculations: Transferring Payload in Multiple Chunks".
+    fn example() -> (ChunkSigner, Vec<u8>) {
+        let signer = ChunkSigner::new(
+            "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+            "20130524T000000Z",
+            "20130524/us-east-1/s3/aws4_request",
+            "4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9",
+        );
+        let chunks = [
+            (65_536, "ad80c730a21e5b8d04586a2213dd63b9a0e99e0e2307b0ade35a65485a288648"),
+            (1024, "0055627c9e194cb4542bae2aa5492e3c1575bbb81b612b7d234b86a503ef5497"),
+            (0, "b6c6ea8a5354eaf15b3cb7646744f4275b71ea724fed81ceb9323e279d449df9"),
+        ];
+        let mut body = Vec::new();
+        for (size, signature) in chunks {
+            body.extend(format!("{size:x};chunk-signature={signature}\r\n").bytes());
+            body.extend(std::iter::repeat_n(b'a', size));
+            body.extend_from_slice(b"\r\n");
+        }
+        (signer, body)
+    }
+
+    fn decode(decoder: &mut ChunkDecoder, pieces: impl Iterator<Item = Bytes>) -> Result<Vec<u8>, BodyError> {
+        let mut out = Vec::new();
+        for mut piece in pieces {
+            while let Some(data) = decoder.step(&mut piece)? {
+                out.extend_from_slice(&data);
+            }
+        }
+        decoder.end()?;
+        Ok(out)
+    }
+
+    fn cut(body: &[u8], size: usize) -> impl Iterator<Item = Bytes> {
+        body.chunks(size).map(Bytes::copy_from_slice)
+    }
+
+    #[test]
+    fn awss_example_is_decoded_however_it_is_cut() {
+        for size in [1, 7, 4096, 1 << 20] {
+            let (signer, body) = example();
+            let mut decoder = ChunkDecoder::new(Some(signer), 66_560, false);
+            assert_eq!(decode(&mut decoder, cut(&body, size)).unwrap(), vec![b'a'; 66_560], "pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn one_altered_byte_is_noticed_wherever_it_is() {
+        let (_, body) = example();
+        for at in (0..body.len()).step_by(997).chain(0..100).chain(body.len() - 90..body.len() - 4) {
+            let (signer, mut altered) = example();
+            altered[at] ^= 1;
+            let mut decoder = ChunkDecoder::new(Some(signer), 66_560, false);
+            assert!(decode(&mut decoder, cut(&altered, 4096)).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn trailers_are_kept_and_bounded() {
+        let mut decoder = ChunkDecoder::new(None, 2, true);
+        let out = decode(&mut decoder, cut(b"2\r\nab\r\n0\r\nX-Amz-Checksum-CRC32: v\r\n\r\n", 3)).unwrap();
+        assert_eq!((out.as_slice(), decoder.trailer("x-amz-checksum-crc32")), (&b"ab"[..], Some("v")));
+        let long = format!("0\r\n{}", "a:b\r\n".repeat(4000));
+        assert!(decode(&mut ChunkDecoder::new(None, 0, true), cut(long.as_bytes(), 100)).is_err());
+        let endless = "1".repeat(100_000);
+        assert!(decode(&mut ChunkDecoder::new(None, 9, true), cut(endless.as_bytes(), 100)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_or_decoded_without_a_panic(body in prop::collection::vec(any::<u8>(), 0..300)) {
+            let mut decoder = ChunkDecoder::new(None, 1000, true);
+            let _ = decode(&mut decoder, cut(&body, 10));
+        }
+
+        #[test]
+        fn what_was_framed_comes_back(
+            data in prop::collection::vec(any::<u8>(), 0..3000),
+            chunk in 1usize..1000,
+            piece in 1usize..1000,
+        ) {
+            let mut body = Vec::new();
+            for part in data.chunks(chunk) {
+                body.extend(format!("{:X}\r\n", part.len()).bytes());
+                body.extend_from_slice(part);
+                body.extend_from_slice(b"\r\n");
+            }
+            body.extend_from_slice(b"0\r\n\r\n");
+            let mut decoder = ChunkDecoder::new(None, data.len() as u64, true);
+            prop_assert_eq!(decode(&mut decoder, cut(&body, piece)).unwrap(), data);
+        }
     }
 }

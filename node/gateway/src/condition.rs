@@ -48,11 +48,9 @@ impl ReadConditions<'_> {
 fn tags(condition: &ETagCondition) -> Vec<&str> {
     match condition {
         ETagCondition::Any => vec!["*"],
-        ETagCondition::ETag(tag) => tag
-            .value()
-            .split('"')
-            .filter(|piece| !piece.trim_matches([',', ' ', '\t', 'W', '/']).is_empty())
-            .collect(),
+        ETagCondition::ETag(tag) => {
+            tag.value().split('"').filter(|piece| !piece.trim_matches([',', ' ', '\t', 'W', '/']).is_empty()).collect()
+        }
     }
 }
 
@@ -61,10 +59,7 @@ fn names(condition: &ETagCondition, tag: &str) -> bool {
 }
 
 /// The condition of a write. `If-None-Match` can only ask for absence, as on AWS.
-pub(crate) fn of_write(
-    if_match: Option<&ETagCondition>,
-    if_none_match: Option<&ETagCondition>,
-) -> S3Result<Condition> {
+pub(crate) fn of_write(if_match: Option<&ETagCondition>, if_none_match: Option<&ETagCondition>) -> S3Result<Condition> {
     if matches!(if_none_match, Some(ETagCondition::ETag(_))) {
         return Err(crate::errors::not_implemented("If-None-Match other than * on a write"));
     }
@@ -132,9 +127,11 @@ mod tests {
         let other = condition("\"00\"");
         let listed = condition(&format!("\"00\", \"{}\"", "ab".repeat(16)));
         let (before, at, after) = (timestamp(999_000), timestamp(1_000_000), timestamp(1_001_000));
-        let judge = |m: Option<&ETagCondition>, n: Option<&ETagCondition>, ms: Option<&Timestamp>, us: Option<&Timestamp>| {
-            ReadConditions { if_match: m, if_none_match: n, if_modified_since: ms, if_unmodified_since: us }.judge(&info())
-        };
+        let judge =
+            |m: Option<&ETagCondition>, n: Option<&ETagCondition>, ms: Option<&Timestamp>, us: Option<&Timestamp>| {
+                ReadConditions { if_match: m, if_none_match: n, if_modified_since: ms, if_unmodified_since: us }
+                    .judge(&info())
+            };
         assert_eq!(judge(None, None, None, None), Verdict::Go);
         assert_eq!(judge(Some(&same), None, None, Some(&before)), Verdict::Go);
         assert_eq!(judge(Some(&other), None, None, None), Verdict::Failed);

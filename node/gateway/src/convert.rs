@@ -63,7 +63,10 @@ pub(crate) fn named_algorithm(given: Option<&s3s::dto::ChecksumAlgorithm>) -> S3
     let Some(given) = given else { return Ok(None) };
     let known = digest::algorithm_by_name(given.as_str());
     known.map(Some).ok_or_else(|| {
-        s3_error!(InvalidRequest, "Checksum algorithm provided is unsupported. Please try again with any of the valid types.")
+        s3_error!(
+            InvalidRequest,
+            "Checksum algorithm provided is unsupported. Please try again with any of the valid types."
+        )
     })
 }
 
@@ -112,8 +115,7 @@ pub(crate) fn meta(headers: &HeaderMap) -> S3Result<ObjectMeta> {
 fn declared_text(headers: &HeaderMap, name: &str) -> S3Result<Option<String>> {
     let Some(value) = headers.get(name) else { return Ok(None) };
     let text = std::str::from_utf8(value.as_bytes());
-    text.map(|text| Some(text.to_owned()))
-        .map_err(|_| s3_error!(InvalidArgument, "The header {name} is not text."))
+    text.map(|text| Some(text.to_owned())).map_err(|_| s3_error!(InvalidArgument, "The header {name} is not text."))
 }
 
 pub(crate) fn user_metadata(info: &ObjectInfo) -> Option<Metadata> {

@@ -1,8 +1,9 @@
 //! Digests of bytes as they pass, AWS's checksum algorithms, and the checksum of a whole from its parts.
 
 use base64_simd::STANDARD as BASE64;
+use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
-use md5::Md5;
+use etag::{Md5Lanes, Md5Stream};
 use object::api::{Checksum, ChecksumAlgorithm, ChecksumKind};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -126,9 +127,10 @@ fn crc_number(value: &[u8]) -> u64 {
     value.iter().fold(0, |number, byte| (number << 8) | u64::from(*byte))
 }
 
-/// What a body is hashed with: MD5 always, the checksum to keep, and what only has to be verified.
+/// What a body is hashed with: MD5 always (together with the other uploads under way), the checksum to
+/// keep, and what only has to be verified.
 pub(crate) struct Digests {
-    md5: Md5,
+    md5: Md5Stream,
     kept: Running,
     verified: Option<Running>,
     content_sha256: Option<Sha256>,
@@ -144,17 +146,23 @@ pub(crate) struct Digested {
 
 impl Digests {
     /// `verify` is left out when it is what is kept anyway.
-    pub(crate) fn new(keep: ChecksumAlgorithm, verify: Option<ChecksumAlgorithm>, content_sha256: bool) -> Self {
+    pub(crate) fn new(
+        lanes: &Md5Lanes,
+        keep: ChecksumAlgorithm,
+        verify: Option<ChecksumAlgorithm>,
+        content_sha256: bool,
+    ) -> Self {
         Self {
-            md5: Md5::new(),
+            md5: lanes.start(),
             kept: Running::new(keep),
             verified: verify.filter(|v| *v != keep).map(Running::new),
             content_sha256: content_sha256.then(Sha256::new),
         }
     }
 
-    pub(crate) fn update(&mut self, data: &[u8]) {
-        self.md5.update(data);
+    /// Takes the next bytes; the MD5 holds on to them until the call after this one.
+    pub(crate) async fn update(&mut self, data: &Bytes) {
+        self.md5.update(data.clone()).await;
         self.kept.update(data);
         if let Some(running) = &mut self.verified {
             running.update(data);
@@ -164,9 +172,9 @@ impl Digests {
         }
     }
 
-    pub(crate) fn finish(self) -> Digested {
+    pub(crate) async fn finish(self) -> Digested {
         Digested {
-            md5: self.md5.finalize().into(),
+            md5: self.md5.finish().await,
             kept: self.kept.finish(),
             verified: self.verified.map(Running::finish),
             content_sha256: self.content_sha256.map(|sha| sha.finalize().into()),

@@ -68,17 +68,15 @@ pub(crate) fn object_error(error: ObjectError) -> S3Error {
             s3_error!(BucketNotEmpty, "The bucket you tried to delete is not empty.")
         }
         ObjectError::PreconditionFailed => precondition_failed(),
-        ObjectError::InvalidPart { number } => s3_error!(
-            InvalidPart,
-            "Part {number} could not be found, or its entity tag or checksum does not match."
-        ),
+        ObjectError::InvalidPart { number } => {
+            s3_error!(InvalidPart, "Part {number} could not be found, or its entity tag or checksum does not match.")
+        }
         ObjectError::InvalidPartOrder => {
             s3_error!(InvalidPartOrder, "The list of parts was not in ascending order.")
         }
-        ObjectError::PartTooSmall { number, size } => s3_error!(
-            EntityTooSmall,
-            "Part {number} has {size} bytes; every part but the last needs at least 5 MiB."
-        ),
+        ObjectError::PartTooSmall { number, size } => {
+            s3_error!(EntityTooSmall, "Part {number} has {size} bytes; every part but the last needs at least 5 MiB.")
+        }
         ObjectError::TooLarge => too_large(),
         ObjectError::ChecksumMismatch => {
             s3_error!(InvalidRequest, "The checksum or its type differs from what the upload was begun with.")

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use base::{Clock, Entropy};
 use bytes::Bytes;
+use etag::Md5Lanes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Frame, SizeHint};
@@ -22,6 +23,7 @@ use s3s::dto::StreamingBlob;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{Body, S3Error, S3Result, StdError, s3_error};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument;
 
 use crate::access::Access;
 use crate::context::{RequestContext, RequestId};
@@ -53,7 +55,7 @@ impl Gateway {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Self {
-        let mut builder = S3ServiceBuilder::new(Face { api });
+        let mut builder = S3ServiceBuilder::new(Face { api, lanes: Md5Lanes::new() });
         builder.set_auth(KeysAdapter(keys));
         builder.set_access(Access);
         let mut config = S3Config::default();
@@ -135,7 +137,9 @@ impl Front {
         guard::check(&parts)?;
         let body = self.set_aside(&parts, incoming, context)?;
         parts.extensions.insert(context.clone());
-        let response = self.gateway.s3.call(Request::from_parts(parts, body)).await;
+        // Everything that is logged below while the request is answered carries its identifier.
+        let span = tracing::error_span!("request", request_id = %context.id);
+        let response = self.gateway.s3.call(Request::from_parts(parts, body)).instrument(span).await;
         if let Some(refusal) = context.take_refusal() {
             return Err(refusal);
         }
@@ -289,7 +293,9 @@ impl Drop for Finish {
             self.stats.broken();
         }
         self.phase.store(PHASE_IDLE, Ordering::Relaxed);
-        if self.status.is_server_error() || self.broken {
+        // 501 is the client's wish for what is not there, not this server's trouble.
+        let trouble = self.status.is_server_error() && self.status != StatusCode::NOT_IMPLEMENTED;
+        if trouble || self.broken {
             log_request!(warn, self, took);
         } else if operation.changes() {
             log_request!(info, self, took);

@@ -140,7 +140,10 @@ fn check_signed_headers<'a>(signed: impl Iterator<Item = &'a str> + Clone, heade
     for name in headers.keys().map(header::HeaderName::as_str) {
         let implied = matches!(name, "x-amz-content-sha256" | "x-amz-date");
         if name.starts_with("x-amz-") && !implied && !is_signed(name) {
-            return Err(s3_error!(AccessDenied, "There were headers present in the request which were not signed: {name}"));
+            return Err(s3_error!(
+                AccessDenied,
+                "There were headers present in the request which were not signed: {name}"
+            ));
         }
     }
     Ok(())

@@ -11,6 +11,7 @@ mod write;
 
 use std::sync::Arc;
 
+use etag::Md5Lanes;
 use object::api::ObjectApi;
 use s3s::dto::*;
 use s3s::{S3, S3Error, S3Request, S3Response, S3Result};
@@ -20,6 +21,8 @@ use crate::context::RequestContext;
 /// S3 over an object layer.
 pub(crate) struct Face<O> {
     pub(crate) api: Arc<O>,
+    /// Hashes all uploads under way together.
+    pub(crate) lanes: Md5Lanes,
 }
 
 /// The access key of the user. The access check has refused requests without one.

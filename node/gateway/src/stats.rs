@@ -51,8 +51,9 @@ operations!(
 );
 
 /// Upper bounds of the latency histogram, in microseconds; a last bucket takes the rest.
-const LATENCY_BOUNDS_US: [u64; 14] =
-    [250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000, 30_000_000];
+const LATENCY_BOUNDS_US: [u64; 14] = [
+    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000, 30_000_000,
+];
 
 /// One operation, as an index into the names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

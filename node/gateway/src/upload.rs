@@ -5,9 +5,10 @@
 //! nothing visible.
 
 use bytes::Bytes;
+use etag::Md5Lanes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use object::api::{Body, BodyDigest, BodyError, Checksum, ChecksumAlgorithm, ObjectResult};
+use object::api::{Body, BodyDigest, BodyError, Checksum, ChecksumAlgorithm, ObjectError, ObjectResult};
 
 use crate::declared::{CONTENT_SHA256, Declared};
 use crate::digest::{self, Digested, Digests};
@@ -20,7 +21,9 @@ const HASH_BYTES_MAX: usize = 256 * 1024;
 pub(crate) struct UploadBody {
     raw: RawBody,
     declared: Declared,
+    /// While bytes come; then `digested`.
     digests: Option<Digests>,
+    digested: Option<Digested>,
     /// Raw bytes not yet taken apart.
     input: Bytes,
     passed: u64,
@@ -43,11 +46,30 @@ impl Turn {
     }
 }
 
+/// Ends the hashing when the last byte has passed.
+async fn settle(digests: &mut Option<Digests>, digested: &mut Option<Digested>) {
+    if let Some(digests) = digests.take() {
+        *digested = Some(digests.finish().await);
+    }
+}
+
+fn unfinished() -> BodyError {
+    BodyError::Source("a body is finished once, after its end".to_owned())
+}
+
 impl UploadBody {
     /// `keep` is the algorithm of the checksum that is stored.
-    pub(crate) fn new(raw: RawBody, declared: Declared, keep: ChecksumAlgorithm) -> Self {
-        let digests = Digests::new(keep, declared.algorithm(), declared.content_sha256.is_some());
-        Self { raw, declared, digests: Some(digests), input: Bytes::new(), passed: 0, turn: Turn::default() }
+    pub(crate) fn new(raw: RawBody, declared: Declared, lanes: &Md5Lanes, keep: ChecksumAlgorithm) -> Self {
+        let digests = Digests::new(lanes, keep, declared.algorithm(), declared.content_sha256.is_some());
+        Self {
+            raw,
+            declared,
+            digests: Some(digests),
+            digested: None,
+            input: Bytes::new(),
+            passed: 0,
+            turn: Turn::default(),
+        }
     }
 
     async fn take(&mut self) -> Option<Result<Bytes, BodyError>> {
@@ -108,16 +130,20 @@ impl UploadBody {
 
 impl Body for UploadBody {
     async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
-        let bytes = match self.take().await? {
-            Ok(bytes) => bytes,
-            Err(error) => return Some(Err(error)),
+        let bytes = match self.take().await {
+            Some(Ok(bytes)) => bytes,
+            Some(Err(error)) => return Some(Err(error)),
+            None => {
+                settle(&mut self.digests, &mut self.digested).await;
+                return None;
+            }
         };
         self.passed += bytes.len() as u64;
         if self.passed > self.declared.bytes {
             return Some(Err(BodyError::TooLarge));
         }
         if let Some(digests) = &mut self.digests {
-            digests.update(&bytes);
+            digests.update(&bytes).await;
         }
         self.turn.took(bytes.len()).await;
         Some(Ok(bytes))
@@ -128,8 +154,7 @@ impl Body for UploadBody {
     }
 
     fn finish(&mut self) -> Result<BodyDigest, BodyError> {
-        let digests = self.digests.take().ok_or_else(|| BodyError::Source("a body is finished once".to_owned()))?;
-        let digested = digests.finish();
+        let digested = self.digested.take().ok_or_else(unfinished)?;
         self.verify(&digested)?;
         Ok(BodyDigest { md5: digested.md5, checksum: Some(digested.kept) })
     }
@@ -141,26 +166,46 @@ pub(crate) struct CopyBody {
     bytes: u64,
     passed: u64,
     digests: Option<Digests>,
+    digested: Option<Digested>,
     turn: Turn,
+    failure: Option<ObjectError>,
 }
 
 impl CopyBody {
     /// A copy of `bytes` bytes of `stream`; its checksum is computed with `keep`.
-    pub(crate) fn new(stream: BoxStream<'static, ObjectResult<Bytes>>, bytes: u64, keep: ChecksumAlgorithm) -> Self {
-        let digests = Some(Digests::new(keep, None, false));
-        Self { stream, bytes, passed: 0, digests, turn: Turn::default() }
+    pub(crate) fn new(
+        stream: BoxStream<'static, ObjectResult<Bytes>>,
+        bytes: u64,
+        lanes: &Md5Lanes,
+        keep: ChecksumAlgorithm,
+    ) -> Self {
+        let digests = Some(Digests::new(lanes, keep, None, false));
+        Self { stream, bytes, passed: 0, digests, digested: None, turn: Turn::default(), failure: None }
+    }
+
+    /// What a copy failed of: the source's own error when it was that.
+    pub(crate) fn explain(&mut self, error: ObjectError) -> ObjectError {
+        self.failure.take().unwrap_or(error)
     }
 }
 
 impl Body for CopyBody {
     async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
-        let bytes = match self.stream.next().await? {
-            Ok(bytes) => bytes,
-            Err(error) => return Some(Err(BodyError::Source(error.to_string()))),
+        let bytes = match self.stream.next().await {
+            Some(Ok(bytes)) => bytes,
+            Some(Err(error)) => {
+                let told = BodyError::Source(error.to_string());
+                self.failure = Some(error);
+                return Some(Err(told));
+            }
+            None => {
+                settle(&mut self.digests, &mut self.digested).await;
+                return None;
+            }
         };
         self.passed += bytes.len() as u64;
         if let Some(digests) = &mut self.digests {
-            digests.update(&bytes);
+            digests.update(&bytes).await;
         }
         self.turn.took(bytes.len()).await;
         Some(Ok(bytes))
@@ -174,8 +219,7 @@ impl Body for CopyBody {
         if self.passed != self.bytes {
             return Err(BodyError::Source(format!("{} of {} bytes came", self.passed, self.bytes)));
         }
-        let digests = self.digests.take().ok_or_else(|| BodyError::Source("a body is finished once".to_owned()))?;
-        let digested = digests.finish();
+        let digested = self.digested.take().ok_or_else(unfinished)?;
         Ok(BodyDigest { md5: digested.md5, checksum: Some(digested.kept) })
     }
 }

@@ -97,18 +97,18 @@ impl<O: ObjectApi> Face<O> {
         };
         let (info, reader) = self.open_source(source_bucket, source_key, &conditions).await?;
         if info.size > PUT_BYTES_MAX {
-            return Err(s3_error!(InvalidRequest, "The specified copy source is larger than the maximum allowable size."));
+            return Err(s3_error!(
+                InvalidRequest,
+                "The specified copy source is larger than the maximum allowable size."
+            ));
         }
         let mut meta = if replace { convert::meta(&request.headers)? } else { info.meta.clone() };
         // A redirect belongs to the request, never to the source.
         meta.website_redirect_location = convert::meta(&request.headers)?.website_redirect_location;
         let keep = algorithm.or(info.checksum.as_ref().map(|c| c.algorithm)).unwrap_or(ChecksumAlgorithm::Crc64Nvme);
-        let mut body = CopyBody::new(reader.read(0..info.size), info.size, keep);
-        let stored = self
-            .api
-            .put(&input.bucket, &input.key, meta, condition, &mut body)
-            .await
-            .map_err(object_error)?;
+        let mut body = CopyBody::new(reader.read(0..info.size), info.size, &self.lanes, keep);
+        let stored = self.api.put(&input.bucket, &input.key, meta, condition, &mut body).await;
+        let stored = stored.map_err(|error| object_error(body.explain(error)))?;
         let mut result = CopyObjectResult {
             e_tag: Some(convert::etag(stored.etag)),
             last_modified: Some(timestamp(stored.modified_ms)),
@@ -141,12 +141,9 @@ impl<O: ObjectApi> Face<O> {
             return Err(errors::too_large());
         }
         let keep = target.checksum.map_or(ChecksumAlgorithm::Crc64Nvme, |(algorithm, _)| algorithm);
-        let mut body = CopyBody::new(reader.read(range), bytes, keep);
-        let part = self
-            .api
-            .put_part(&input.bucket, &input.key, upload, number, &mut body)
-            .await
-            .map_err(object_error)?;
+        let mut body = CopyBody::new(reader.read(range), bytes, &self.lanes, keep);
+        let part = self.api.put_part(&input.bucket, &input.key, upload, number, &mut body).await;
+        let part = part.map_err(|error| object_error(body.explain(error)))?;
         let mut result = CopyPartResult {
             e_tag: Some(convert::etag(object::api::ETag::Whole(part.md5))),
             last_modified: Some(timestamp(part.modified_ms)),

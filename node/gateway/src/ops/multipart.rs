@@ -1,6 +1,8 @@
 //! Multipart uploads: begin, complete, give up, list.
 
-use object::api::{Checksum as Sum, ChecksumAlgorithm as Algorithm, ChecksumKind, ObjectApi, ObjectError, PartInfo, UploadInfo};
+use object::api::{
+    Checksum as Sum, ChecksumAlgorithm as Algorithm, ChecksumKind, ObjectApi, ObjectError, PartInfo, UploadInfo,
+};
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
@@ -139,11 +141,8 @@ impl<O: ObjectApi> Face<O> {
         let named = named_algorithm(request.input.checksum_algorithm.as_ref())?;
         let checksum = chosen(named, named_kind(request.input.checksum_type.as_ref())?)?;
         let (bucket, key) = (&request.input.bucket, &request.input.key);
-        let upload = self
-            .api
-            .create_upload(bucket, key, user(&request), meta, Some(checksum))
-            .await
-            .map_err(object_error)?;
+        let upload =
+            self.api.create_upload(bucket, key, user(&request), meta, Some(checksum)).await.map_err(object_error)?;
         Ok(S3Response::new(CreateMultipartUploadOutput {
             bucket: Some(bucket.clone()),
             key: Some(key.clone()),
@@ -174,7 +173,13 @@ impl<O: ObjectApi> Face<O> {
     }
 
     /// The checksum of the object to be, after everything the client said of it was compared.
-    async fn checksum_of(&self, input: &CompleteMultipartUploadInput, upload: u128, headers: &http::HeaderMap, named: &[Named]) -> S3Result<Option<Sum>> {
+    async fn checksum_of(
+        &self,
+        input: &CompleteMultipartUploadInput,
+        upload: u128,
+        headers: &http::HeaderMap,
+        named: &[Named],
+    ) -> S3Result<Option<Sum>> {
         let (bucket, key) = (&input.bucket, &input.key);
         // An upload that is gone may have been completed by this very request before: the object layer knows.
         let info = match self.api.head_upload(bucket, key, upload).await {
@@ -186,7 +191,10 @@ impl<O: ObjectApi> Face<O> {
         let parts = find(named, &stored)?;
         let bytes: u64 = parts.iter().map(|part| part.size).sum();
         if input.mpu_object_size.is_some_and(|declared| u64::try_from(declared) != Ok(bytes)) {
-            return Err(s3_error!(InvalidRequest, "The provided 'x-amz-mp-object-size' header value does not match what was computed."));
+            return Err(s3_error!(
+                InvalidRequest,
+                "The provided 'x-amz-mp-object-size' header value does not match what was computed."
+            ));
         }
         let whole = info.checksum.and_then(|(algorithm, kind)| {
             digest::of_parts(algorithm, kind, parts.iter().map(|part| (part.size, part.checksum.as_ref())))
@@ -207,11 +215,8 @@ impl<O: ObjectApi> Face<O> {
         let checksum = self.checksum_of(input, upload, &request.headers, &named).await?;
         let parts = named.iter().map(|part| (part.number, part.md5)).collect();
         let (bucket, key) = (&input.bucket, &input.key);
-        let info = self
-            .api
-            .complete_upload(bucket, key, upload, parts, checksum, condition)
-            .await
-            .map_err(object_error)?;
+        let info =
+            self.api.complete_upload(bucket, key, upload, parts, checksum, condition).await.map_err(object_error)?;
         let mut output = CompleteMultipartUploadOutput {
             location: Some(format!("/{bucket}/{}", convert::url_encode(key))),
             bucket: Some(bucket.clone()),
@@ -235,7 +240,14 @@ impl<O: ObjectApi> Face<O> {
     }
 
     /// One page of uploads, rolled up by the delimiter: uploads, prefixes, and the last (key, upload) seen.
-    async fn uploads(&self, bucket: &str, prefix: &str, delimiter: Option<&str>, mut after: Option<(String, u128)>, limit: usize) -> S3Result<UploadPage> {
+    async fn uploads(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        delimiter: Option<&str>,
+        mut after: Option<(String, u128)>,
+        limit: usize,
+    ) -> S3Result<UploadPage> {
         let mut page = UploadPage::default();
         'pages: loop {
             let (batch, more) =

@@ -49,12 +49,9 @@ impl<O: ObjectApi> Face<O> {
         let keep = part_algorithm(target.checksum.map(|(algorithm, _)| algorithm), declared.algorithm())?;
         let shown = declared.algorithm().unwrap_or(keep);
         let given = declared.checksum.clone();
-        let mut body = UploadBody::new(take_body(&request)?, declared, keep);
-        let part = self
-            .api
-            .put_part(&input.bucket, &input.key, upload, number, &mut body)
-            .await
-            .map_err(object_error)?;
+        let mut body = UploadBody::new(take_body(&request)?, declared, &self.lanes, keep);
+        let part =
+            self.api.put_part(&input.bucket, &input.key, upload, number, &mut body).await.map_err(object_error)?;
         let mut output =
             UploadPartOutput { e_tag: Some(convert::etag(ObjectETag::Whole(part.md5))), ..Default::default() };
         // A client that verified with another algorithm than the one kept gets its own value back.
@@ -63,10 +60,7 @@ impl<O: ObjectApi> Face<O> {
         Ok(S3Response::new(output))
     }
 
-    pub(super) async fn list_parts(
-        &self,
-        request: S3Request<ListPartsInput>,
-    ) -> S3Result<S3Response<ListPartsOutput>> {
+    pub(super) async fn list_parts(&self, request: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {
         let input = request.input;
         let upload = parse_upload(&input.upload_id)?;
         let limit = paging::page("max-parts", input.max_parts)?;

@@ -210,10 +210,7 @@ macro_rules! describe {
 }
 
 impl<O: ObjectApi> Face<O> {
-    pub(super) async fn get_object(
-        &self,
-        request: S3Request<GetObjectInput>,
-    ) -> S3Result<S3Response<GetObjectOutput>> {
+    pub(super) async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         let input = request.input;
         check_version(input.version_id.as_deref())?;
         let (info, reader) = self.api.open(&input.bucket, &input.key).await.map_err(object_error)?;
@@ -271,9 +268,8 @@ impl<O: ObjectApi> Face<O> {
         check_version(input.version_id.as_deref())?;
         let (info, _) = self.api.open(&input.bucket, &input.key).await.map_err(object_error)?;
         // One header with commas and several headers mean the same; s3s takes only the latter apart.
-        let wants = |name: &str| {
-            input.object_attributes.iter().flat_map(|a| a.as_str().split(',')).any(|a| a.trim() == name)
-        };
+        let wants =
+            |name: &str| input.object_attributes.iter().flat_map(|a| a.as_str().split(',')).any(|a| a.trim() == name);
         let mut output =
             GetObjectAttributesOutput { last_modified: Some(timestamp(info.modified_ms)), ..Default::default() };
         if wants(ObjectAttributes::ETAG) {
@@ -298,7 +294,11 @@ impl<O: ObjectApi> Face<O> {
     }
 }
 
-fn attribute_parts(info: &ObjectInfo, max_parts: Option<i32>, marker: Option<i32>) -> S3Result<GetObjectAttributesParts> {
+fn attribute_parts(
+    info: &ObjectInfo,
+    max_parts: Option<i32>,
+    marker: Option<i32>,
+) -> S3Result<GetObjectAttributesParts> {
     let limit = paging::page("max-parts", max_parts)?;
     let marker = marker.unwrap_or(0);
     let number = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);

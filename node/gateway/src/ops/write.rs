@@ -6,12 +6,12 @@ use s3s::dto::*;
 use s3s::{S3Error, S3Request, S3Response, S3Result, s3_error};
 
 use super::Face;
+use crate::condition;
 use crate::context::take_body;
 use crate::convert::{self, check_version, set_checksum};
 use crate::declared::Declared;
 use crate::errors::object_error;
 use crate::upload::UploadBody;
-use crate::condition;
 
 /// Keys of one DeleteObjects at most, as on AWS.
 const DELETE_KEYS_MAX: usize = 1000;
@@ -21,16 +21,13 @@ const DELETES_AT_ONCE: usize = 16;
 const KEY_BYTES_MAX: usize = 1024;
 
 impl<O: ObjectApi> Face<O> {
-    pub(super) async fn put_object(
-        &self,
-        request: S3Request<PutObjectInput>,
-    ) -> S3Result<S3Response<PutObjectOutput>> {
+    pub(super) async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         let declared = Declared::read(&request.headers, request.credentials.as_ref())?;
         let meta = convert::meta(&request.headers)?;
         let input = &request.input;
         let condition = condition::of_write(input.if_match.as_ref(), input.if_none_match.as_ref())?;
         let keep = declared.algorithm().unwrap_or(ChecksumAlgorithm::Crc64Nvme);
-        let mut body = UploadBody::new(take_body(&request)?, declared, keep);
+        let mut body = UploadBody::new(take_body(&request)?, declared, &self.lanes, keep);
         let info = self.api.put(&input.bucket, &input.key, meta, condition, &mut body).await.map_err(object_error)?;
         let mut output = PutObjectOutput {
             e_tag: Some(convert::etag(info.etag)),

@@ -3,6 +3,7 @@
 use gateway::Limits;
 use tokio::net::TcpListener;
 
+use crate::client::{Call, Connection};
 use crate::server::Server;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -14,4 +15,36 @@ async fn by_hand() {
     let server = Server::on(listener, Limits::default());
     eprintln!("port {} access key AKTEST", server.port);
     server.ended().await;
+}
+
+/// 4 KiB PUTs, then GETs, over 16 connections against the server above; read its CPU time beside it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the server above"]
+async fn load_by_hand() {
+    let port: u16 = std::env::var("GATEWAY_PORT").unwrap().parse().unwrap();
+    let mut connection = Connection::open(port).await;
+    connection.call(&Call::new("PUT", "/bucket").sign()).await;
+    for method in ["PUT", "GET"] {
+        let began = std::time::Instant::now();
+        let tasks: Vec<_> = (0..16)
+            .map(|n| {
+                tokio::spawn(async move {
+                    let mut call = Call::new(method, &format!("/bucket/key{n}"));
+                    if method == "PUT" {
+                        call.body = vec![7; 4096];
+                    }
+                    let call = call.sign();
+                    let mut connection = Connection::open(port).await;
+                    for _ in 0..5_000 {
+                        connection.call(&call).await.expect(200);
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        eprintln!("{method}: 80000 in {:?}", began.elapsed());
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
 }

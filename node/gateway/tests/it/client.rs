@@ -137,8 +137,7 @@ impl Call {
     fn signature_over(&self, headers: &BTreeMap<String, String>, query: &str, payload: &str) -> String {
         let names: Vec<&str> = headers.keys().map(String::as_str).collect();
         let lines: String = headers.iter().map(|(n, v)| format!("{n}:{}\n", v.trim())).collect();
-        let canonical =
-            format!("{}\n{}\n{query}\n{lines}\n{}\n{payload}", self.method, self.path, names.join(";"));
+        let canonical = format!("{}\n{}\n{query}\n{lines}\n{}\n{payload}", self.method, self.path, names.join(";"));
         self.sign_text("AWS4-HMAC-SHA256", &sha256(canonical.as_bytes()))
     }
 

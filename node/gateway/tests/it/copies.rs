@@ -21,7 +21,10 @@ async fn a_copy_takes_metadata_or_replaces_it() {
     assert!(done.tag("ETag").contains("5d41402abc4b2a76b9719d911017c592"), "{}", done.text());
     assert!(!done.tag("LastModified").is_empty() && !done.tag("ChecksumCRC64NVME").is_empty());
     let kept = server.get("kept").await.expect(200);
-    assert_eq!((kept.text().as_str(), kept.header("x-amz-meta-a"), kept.header("content-type")), ("hello", "1", "text/a"));
+    assert_eq!(
+        (kept.text().as_str(), kept.header("x-amz-meta-a"), kept.header("content-type")),
+        ("hello", "1", "text/a")
+    );
     let call = copy("replaced", "bucket/source")
         .header("x-amz-metadata-directive", "REPLACE")
         .header("x-amz-meta-b", "2")

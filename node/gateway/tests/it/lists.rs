@@ -78,7 +78,9 @@ async fn an_entry_says_what_it_is() {
 #[tokio::test]
 async fn arguments_are_checked() {
     let server = filled().await;
-    for query in ["list-type=2&max-keys=-1", "list-type=2&continuation-token=nonsense", "max-keys=abc", "encoding-type=x"] {
+    for query in
+        ["list-type=2&max-keys=-1", "list-type=2&continuation-token=nonsense", "max-keys=abc", "encoding-type=x"]
+    {
         let answer = server.call(Call::new("GET", &format!("/bucket?{query}")).sign()).await;
         assert_eq!((answer.status, answer.code().as_str()), (400, "InvalidArgument"), "{query}");
     }

@@ -5,9 +5,9 @@ mod memory;
 mod server;
 
 mod authentication;
+mod bodies;
 mod buckets;
 mod by_hand;
-mod bodies;
 mod copies;
 mod guards;
 mod limits;

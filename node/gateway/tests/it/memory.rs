@@ -56,7 +56,8 @@ impl Reader for MemoryReader {
     fn read(self, range: Range<u64>) -> BoxStream<'static, ObjectResult<Bytes>> {
         let data = self.data.slice(range.start as usize..range.end as usize);
         let mut sent = 0u64;
-        let pieces: Vec<Bytes> = (0..data.len()).step_by(PIECE).map(|at| data.slice(at..data.len().min(at + PIECE))).collect();
+        let pieces: Vec<Bytes> =
+            (0..data.len()).step_by(PIECE).map(|at| data.slice(at..data.len().min(at + PIECE))).collect();
         let limit = self.limit;
         futures::stream::iter(pieces)
             .map(move |piece| {
@@ -128,13 +129,22 @@ impl Memory {
     }
 }
 
-fn assemble(key: &str, upload: &Upload, parts: &[(u32, [u8; 16])], checksum: Option<Checksum>, strict: bool) -> ObjectResult<Stored> {
+fn assemble(
+    key: &str,
+    upload: &Upload,
+    parts: &[(u32, [u8; 16])],
+    checksum: Option<Checksum>,
+    strict: bool,
+) -> ObjectResult<Stored> {
     let mut data = Vec::new();
     let mut layout = Vec::new();
     let mut md5s = Vec::new();
     for (at, (number, md5)) in parts.iter().enumerate() {
-        let (info, bytes) =
-            upload.parts.get(number).filter(|(i, _)| i.md5 == *md5).ok_or(ObjectError::InvalidPart { number: *number })?;
+        let (info, bytes) = upload
+            .parts
+            .get(number)
+            .filter(|(i, _)| i.md5 == *md5)
+            .ok_or(ObjectError::InvalidPart { number: *number })?;
         if strict && at + 1 < parts.len() && info.size < 5 << 20 {
             return Err(ObjectError::PartTooSmall { number: *number, size: info.size });
         }
@@ -163,10 +173,8 @@ impl ObjectApi for Memory {
         if let Some(bucket) = buckets.get(name) {
             return Err(ObjectError::BucketExists { owner: bucket.info.owner.clone() });
         }
-        let info =
-            BucketInfo { name: name.into(), owner: owner.into(), created_ms: now_ms(), region: region.into() };
-        let bucket =
-            Bucket { info, objects: BTreeMap::new(), uploads: BTreeMap::new(), completed: BTreeMap::new() };
+        let info = BucketInfo { name: name.into(), owner: owner.into(), created_ms: now_ms(), region: region.into() };
+        let bucket = Bucket { info, objects: BTreeMap::new(), uploads: BTreeMap::new(), completed: BTreeMap::new() };
         buckets.insert(name.into(), bucket);
         Ok(())
     }
@@ -188,7 +196,14 @@ impl ObjectApi for Memory {
         Ok(self.state()?.values().map(|bucket| bucket.info.clone()).collect())
     }
 
-    async fn put<B: Body>(&self, bucket: &str, key: &str, meta: ObjectMeta, condition: Condition, body: &mut B) -> ObjectResult<ObjectInfo> {
+    async fn put<B: Body>(
+        &self,
+        bucket: &str,
+        key: &str,
+        meta: ObjectMeta,
+        condition: Condition,
+        body: &mut B,
+    ) -> ObjectResult<ObjectInfo> {
         self.with(bucket, |bucket| check(bucket.objects.get(key), &condition))?;
         let (data, md5, checksum) = collect(body).await?;
         self.with(bucket, |bucket| {
@@ -248,7 +263,14 @@ impl ObjectApi for Memory {
         })
     }
 
-    async fn create_upload(&self, bucket: &str, key: &str, owner: &str, meta: ObjectMeta, checksum: Option<(ChecksumAlgorithm, ChecksumKind)>) -> ObjectResult<u128> {
+    async fn create_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        owner: &str,
+        meta: ObjectMeta,
+        checksum: Option<(ChecksumAlgorithm, ChecksumKind)>,
+    ) -> ObjectResult<u128> {
         let upload = u128::from(self.next_upload.fetch_add(1, Ordering::Relaxed)) + 1;
         self.with(bucket, |bucket| {
             let info = UploadInfo { key: key.into(), upload, started_ms: now_ms(), checksum, owner: owner.into() };
@@ -261,7 +283,14 @@ impl ObjectApi for Memory {
         self.upload(bucket, key, upload, |upload| upload.info.clone())
     }
 
-    async fn put_part<B: Body>(&self, bucket: &str, key: &str, upload: u128, number: u32, body: &mut B) -> ObjectResult<PartInfo> {
+    async fn put_part<B: Body>(
+        &self,
+        bucket: &str,
+        key: &str,
+        upload: u128,
+        number: u32,
+        body: &mut B,
+    ) -> ObjectResult<PartInfo> {
         let (data, md5, checksum) = collect(body).await?;
         self.upload(bucket, key, upload, |upload| {
             let info = PartInfo { number, size: data.len() as u64, md5, modified_ms: now_ms(), checksum };
@@ -270,7 +299,15 @@ impl ObjectApi for Memory {
         })
     }
 
-    async fn complete_upload(&self, bucket: &str, key: &str, upload: u128, parts: Vec<(u32, [u8; 16])>, checksum: Option<Checksum>, condition: Condition) -> ObjectResult<ObjectInfo> {
+    async fn complete_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        upload: u128,
+        parts: Vec<(u32, [u8; 16])>,
+        checksum: Option<Checksum>,
+        condition: Condition,
+    ) -> ObjectResult<ObjectInfo> {
         let strict = self.strict_parts.load(Ordering::Relaxed);
         self.with(bucket, |bucket| {
             let id = (key.to_owned(), upload);
@@ -293,7 +330,14 @@ impl ObjectApi for Memory {
         })
     }
 
-    async fn list_parts(&self, bucket: &str, key: &str, upload: u128, after: u32, limit: usize) -> ObjectResult<(Vec<PartInfo>, bool)> {
+    async fn list_parts(
+        &self,
+        bucket: &str,
+        key: &str,
+        upload: u128,
+        after: u32,
+        limit: usize,
+    ) -> ObjectResult<(Vec<PartInfo>, bool)> {
         self.upload(bucket, key, upload, |upload| {
             let mut rest = upload.parts.range(after + 1..).map(|(_, (info, _))| info.clone());
             let page = rest.by_ref().take(limit).collect();
@@ -301,7 +345,13 @@ impl ObjectApi for Memory {
         })
     }
 
-    async fn list_uploads(&self, bucket: &str, prefix: &str, after: Option<(String, u128)>, limit: usize) -> ObjectResult<(Vec<UploadInfo>, bool)> {
+    async fn list_uploads(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        after: Option<(String, u128)>,
+        limit: usize,
+    ) -> ObjectResult<(Vec<UploadInfo>, bool)> {
         self.with(bucket, |bucket| {
             let mut rest = bucket
                 .uploads

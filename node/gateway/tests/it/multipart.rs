@@ -20,11 +20,11 @@ fn part(key: &str, id: &str, number: u32, body: &[u8]) -> Call {
 }
 
 fn completion(parts: &[(u32, String)]) -> String {
-    let parts: String = parts
-        .iter()
-        .map(|(n, tag)| format!("<Part><PartNumber>{n}</PartNumber><ETag>{tag}</ETag></Part>"))
-        .collect();
-    format!("<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{parts}</CompleteMultipartUpload>")
+    let parts: String =
+        parts.iter().map(|(n, tag)| format!("<Part><PartNumber>{n}</PartNumber><ETag>{tag}</ETag></Part>")).collect();
+    format!(
+        "<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{parts}</CompleteMultipartUpload>"
+    )
 }
 
 fn complete(key: &str, id: &str, parts: &[(u32, String)]) -> Call {
@@ -99,7 +99,8 @@ async fn a_composite_checksum_is_over_the_parts() {
     server.call(bad).await.expect_code(400, "BadDigest");
     server.get("k").await.expect_code(404, "NoSuchKey");
     let expected = format!("{}-2", BASE64.encode_to_string(crc(&crcs)));
-    let call = complete("k", &id, &parts).header("x-amz-checksum-type", "COMPOSITE").header("x-amz-mp-object-size", "6");
+    let call =
+        complete("k", &id, &parts).header("x-amz-checksum-type", "COMPOSITE").header("x-amz-mp-object-size", "6");
     let done = server.call(call.sign()).await.expect(200);
     assert_eq!((done.tag("ChecksumCRC32"), done.tag("ChecksumType").as_str()), (expected, "COMPOSITE"));
 }
@@ -194,7 +195,8 @@ async fn uploads_are_listed_in_pages_and_rolled_up() {
         if page.tag("IsTruncated") == "false" {
             break;
         }
-        markers = format!("&key-marker={}&upload-id-marker={}", page.tag("NextKeyMarker"), page.tag("NextUploadIdMarker"));
+        markers =
+            format!("&key-marker={}&upload-id-marker={}", page.tag("NextKeyMarker"), page.tag("NextUploadIdMarker"));
     }
     assert_eq!(found, ["a", "a", "b/1", "b/2", "c"]);
     let rolled = server.call(Call::new("GET", "/bucket?uploads&delimiter=/").sign()).await.expect(200);
@@ -202,5 +204,5 @@ async fn uploads_are_listed_in_pages_and_rolled_up() {
     assert!(rolled.tag("CommonPrefixes").contains("b/"));
     let some = server.call(Call::new("GET", "/bucket?uploads&prefix=b/").sign()).await.expect(200);
     assert_eq!(some.tags("Key"), ["b/1", "b/2"]);
-    assert_eq!(some.tag("Initiator").is_empty(), false);
+    assert!(!some.tag("Initiator").is_empty());
 }

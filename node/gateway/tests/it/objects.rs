@@ -147,9 +147,8 @@ async fn reads_have_conditions() {
 #[tokio::test]
 async fn writes_have_conditions() {
     let server = Server::with_bucket().await;
-    let put = |name: &str, value: &str, body: &str| {
-        Call::new("PUT", "/bucket/key").header(name, value).body(body).sign()
-    };
+    let put =
+        |name: &str, value: &str, body: &str| Call::new("PUT", "/bucket/key").header(name, value).body(body).sign();
     server.call(put("if-match", "\"00\"", "a")).await.expect_code(404, "NoSuchKey");
     server.call(put("if-none-match", "*", "hello")).await.expect(200);
     server.call(put("if-none-match", "*", "other")).await.expect_code(412, "PreconditionFailed");
@@ -164,9 +163,11 @@ async fn writes_have_conditions() {
 async fn deletes_have_conditions() {
     let server = Server::with_bucket().await;
     server.put("key", b"hello").await.expect(200);
-    for (name, value) in
-        [("if-match", "\"00\""), ("x-amz-if-match-size", "4"), ("x-amz-if-match-last-modified-time", "Wed, 21 Oct 2015 07:28:00 GMT")]
-    {
+    for (name, value) in [
+        ("if-match", "\"00\""),
+        ("x-amz-if-match-size", "4"),
+        ("x-amz-if-match-last-modified-time", "Wed, 21 Oct 2015 07:28:00 GMT"),
+    ] {
         let call = Call::new("DELETE", "/bucket/key").header(name, value).sign();
         server.call(call).await.expect_code(412, "PreconditionFailed");
     }
@@ -191,7 +192,10 @@ async fn many_are_deleted_at_once() {
     );
     let answer = server.call(Call::new("POST", "/bucket?delete").body(body).sign()).await.expect(200);
     let deleted: Vec<&str> = vec!["a", "b&amp;b", "none"];
-    assert_eq!(answer.tags("Deleted").iter().map(|d| d.replace("<Key>", "").replace("</Key>", "")).collect::<Vec<_>>(), deleted);
+    assert_eq!(
+        answer.tags("Deleted").iter().map(|d| d.replace("<Key>", "").replace("</Key>", "")).collect::<Vec<_>>(),
+        deleted
+    );
     assert_eq!(answer.tags("Code"), ["PreconditionFailed", "KeyTooLongError"]);
     server.get("a").await.expect_code(404, "NoSuchKey");
     server.get("c").await.expect(200);
@@ -207,7 +211,8 @@ async fn many_are_deleted_at_once() {
 #[tokio::test]
 async fn keys_are_plain_strings() {
     let server = Server::with_bucket().await;
-    let keys = ["../x", "a//b", ".", "..", "/lead", "a/", "a/../b", "ü ö", "a+b", "a%2Fb", "a?b#c", "\u{1}x", "~-_.!'()*"];
+    let keys =
+        ["../x", "a//b", ".", "..", "/lead", "a/", "a/../b", "ü ö", "a+b", "a%2Fb", "a?b#c", "\u{1}x", "~-_.!'()*"];
     for (n, key) in keys.iter().enumerate() {
         let path = format!("/bucket/{}", encode(key, true));
         server.call(Call::new("PUT", &path).body(n.to_string()).sign()).await.expect(200);
@@ -237,7 +242,8 @@ async fn keys_have_bounds() {
 async fn attributes_are_told() {
     let server = Server::with_bucket().await;
     server.put("key", b"hello").await.expect(200);
-    let call = Call::new("GET", "/bucket/key?attributes").header("x-amz-object-attributes", "ETag,ObjectSize,Checksum,StorageClass");
+    let call = Call::new("GET", "/bucket/key?attributes")
+        .header("x-amz-object-attributes", "ETag,ObjectSize,Checksum,StorageClass");
     let got = server.call(call.sign()).await.expect(200);
     assert_eq!(got.tag("ObjectSize"), "5");
     assert_eq!(got.tag("StorageClass"), "STANDARD");

@@ -43,8 +43,7 @@ impl Server {
     pub(crate) fn on(listener: TcpListener, limits: Limits) -> Self {
         let port = listener.local_addr().unwrap().port();
         let memory = Arc::new(Memory::new());
-        let gateway =
-            Gateway::new(memory.clone(), Arc::new(TestKeys), Arc::new(OsClock::new()), Arc::new(OsEntropy));
+        let gateway = Gateway::new(memory.clone(), Arc::new(TestKeys), Arc::new(OsClock::new()), Arc::new(OsEntropy));
         let stats = gateway.stats();
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async {
