@@ -34,8 +34,8 @@ clients: build ## Real S3 clients against the real binary
 	@hwtests/clients/setup
 	@hwtests/clients/run $(ARGS)
 
-bench: ## Print the figures that docs/ names
-	cargo run --release -p benches -- $(ARGS)
+bench: build ## Print the figures that docs/ names
+	cargo run --release -p benches --bin bench -- $(ARGS)
 
 lint: ## Formatting and lints, warnings refused
 	cargo fmt --all --check

@@ -10,4 +10,5 @@ mod node;
 mod observe;
 
 pub use device::{DeviceError, DeviceSpec};
+pub use gateway::{Keys, Secret};
 pub use node::{DevConfig, DevEvents, Doors, NodeError, run};

@@ -63,6 +63,12 @@ impl CatalogKeys {
     }
 }
 
+impl daemon::Keys for CatalogKeys {
+    fn secret(&self, access_key_id: &str) -> Option<daemon::Secret> {
+        Self::secret(self, access_key_id).map(|secret| daemon::Secret::new(secret.expose().to_owned()))
+    }
+}
+
 impl KeyAdmin for CatalogKeys {
     fn create(&self, name: &str) -> Result<NewKey, KeyAdminError> {
         let key = self.draw(name).map_err(refusal)?;

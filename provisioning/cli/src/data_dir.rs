@@ -70,6 +70,15 @@ impl DataDir {
         Ok(DataLock { _file: file })
     }
 
+    /// Makes the folder of file-backed devices when the node is to make files in it.
+    pub(crate) fn make_devices(&self, wanted: bool) -> Result<(), CliError> {
+        let dir = self.dir.join("devices");
+        if !wanted {
+            return Ok(());
+        }
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(CliError::file(&dir))
+    }
+
     /// Writes the key pair and the endpoint for a shell to source.
     pub(crate) fn write_credentials(&self, key: &AccessKey, endpoint: &str, region: &str) -> Result<(), CliError> {
         let path = self.credentials();

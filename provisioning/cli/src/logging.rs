@@ -12,8 +12,9 @@ const FILTER_VARIABLE: &str = "HOLDFAST_LOG";
 /// Starts logging for the life of the process.
 pub(crate) fn start(json: bool) -> Result<(), CliError> {
     let wanted = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| "info".to_owned());
-    let filter =
-        EnvFilter::builder().parse(&wanted).map_err(|e| CliError::Usage(format!("{FILTER_VARIABLE}={wanted}: {e}")))?;
+    let filter = EnvFilter::builder()
+        .parse(allowed(&wanted))
+        .map_err(|e| CliError::Usage(format!("{FILTER_VARIABLE}={wanted}: {e}")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     if json {
         builder.json().init();

@@ -1,4 +1,4 @@
-//! What the operator sees while devices are formatted and once the node is ready.
+//! What the operator sees while the node starts and once it is ready.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -70,21 +70,21 @@ fn shell_word(path: &Path) -> String {
     if !text.is_empty() && text.bytes().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
-/// The bar shown while devices are made ready; nothing where the error output is no terminal.
+/// The bar shown while devices are formatted or recovered; nothing where the error output is no terminal.
 #[derive(Debug)]
 pub(crate) struct DeviceBar(ProgressBar);
 
 impl DeviceBar {
-    /// `format` when the devices are new.
-    pub(crate) fn new(format: bool) -> Self {
+    /// A bar for the first start, which formats, or for a later one, which recovers.
+    pub(crate) fn new(first_start: bool) -> Self {
         let bar = ProgressBar::new(0);
-        let what = if format { "formatting" } else { "opening" };
-        let style = ProgressStyle::with_template(&format!("{what} devices {{bar:32}} {{pos}}/{{len}} {{elapsed}}"));
+        let verb = if first_start { "formatting" } else { "recovering" };
+        let style = ProgressStyle::with_template(&format!("{verb} devices {{bar:32}} {{pos}}/{{len}} {{elapsed}}"));
         bar.set_style(style.expect("the template is legal"));
         Self(bar)
     }
 
-    /// Shows how many are ready; all of them end the bar.
+    /// Shows how many devices are ready; all of them ends the bar.
     pub(crate) fn show(&self, ready: usize, total: usize) {
         self.0.set_length(total as u64);
         self.0.set_position(ready as u64);
