@@ -192,14 +192,18 @@ impl Client {
         let canonical = Canonical { method, path, query, headers: &headers, payload: UNSIGNED_PAYLOAD };
         let (stamp, authorization) = self.endpoint.signer.sign(&canonical, OffsetDateTime::now_utc());
         let uri = if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query_string(query)) };
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(uri)
             .header("host", authority)
             .header("x-amz-content-sha256", UNSIGNED_PAYLOAD)
             .header("x-amz-date", stamp)
-            .header("authorization", authorization)
-            .body(body)?;
+            .header("authorization", authorization);
+        // An empty body is otherwise sent without a length, which S3 wants for every PUT.
+        if method == "PUT" {
+            request = request.header("content-length", hyper::body::Body::size_hint(&body).lower());
+        }
+        let request = request.body(body)?;
         let sent = self.connection().await?.send_request(request);
         let response = match tokio::time::timeout(PATIENCE, sent).await {
             Ok(Ok(response)) => response,

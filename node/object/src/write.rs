@@ -5,11 +5,10 @@ use std::sync::atomic::Ordering;
 
 use base::StripeId;
 use format::{Descriptor, ShardKey};
-use futures::StreamExt;
 use futures::future::join_all;
-use futures::stream::FuturesUnordered;
 use index::model::{MissingShard, StripeRun};
 use shards::{Payload, StoreError};
+use tokio::task::{JoinError, JoinSet};
 
 use crate::api::{ObjectError, ObjectResult};
 use crate::inner::{Inner, count, index_error, store_error};
@@ -68,7 +67,9 @@ pub(crate) struct StripeWriter {
     expected: Option<u64>,
     taken: u64,
     current: Option<(StripeBuf, tokio::sync::OwnedSemaphorePermit)>,
-    in_flight: FuturesUnordered<futures::future::BoxFuture<'static, ObjectResult<Vec<MissingShard>>>>,
+    /// Tasks of their own: they go on, and give their memory back, while this body waits for memory or
+    /// for its client.
+    in_flight: JoinSet<ObjectResult<Vec<MissingShard>>>,
     stripes: u32,
     /// Ids left in the current run.
     ids_left: u64,
@@ -85,7 +86,7 @@ impl StripeWriter {
             expected,
             taken: 0,
             current: None,
-            in_flight: FuturesUnordered::new(),
+            in_flight: JoinSet::new(),
             stripes: 0,
             ids_left: 0,
             stripe_offset: 0,
@@ -115,8 +116,8 @@ impl StripeWriter {
         if self.current.is_some() {
             self.dispatch(true).await?;
         }
-        while let Some(done) = self.in_flight.next().await {
-            self.pending.missing.extend(done?);
+        while let Some(done) = self.in_flight.join_next().await {
+            self.pending.missing.extend(written(done)?);
         }
         Ok(self.pending)
     }
@@ -135,8 +136,8 @@ impl StripeWriter {
 
     async fn dispatch(&mut self, last: bool) -> ObjectResult<()> {
         while self.in_flight.len() >= STRIPES_IN_FLIGHT {
-            let done = self.in_flight.next().await.expect("one is in flight")?;
-            self.pending.missing.extend(done);
+            let done = self.in_flight.join_next().await.expect("one is in flight");
+            self.pending.missing.extend(written(done)?);
         }
         let Some((stripe, permit)) = self.current.take() else { return Ok(()) };
         let len = stripe.len();
@@ -166,11 +167,11 @@ impl StripeWriter {
         };
         self.stripes += 1;
         self.stripe_offset += len as u64;
-        self.in_flight.push(Box::pin(async move {
+        self.in_flight.spawn(async move {
             let missing = write_stripe(&inner, group, encoded, descriptor).await;
             drop(permit);
             missing
-        }));
+        });
         Ok(())
     }
 
@@ -192,6 +193,11 @@ impl StripeWriter {
         run.bytes += len as u64;
         Ok((id, run.group))
     }
+}
+
+/// A task's answer; one that panicked wrote nothing that counts.
+fn written(done: Result<ObjectResult<Vec<MissingShard>>, JoinError>) -> ObjectResult<Vec<MissingShard>> {
+    done.unwrap_or_else(|error| Err(ObjectError::Internal(format!("writing a stripe ended early: {error}"))))
 }
 
 /// Writes a stripe's shards; returns when enough are durable that the tolerance holds, with what is missing.
