@@ -107,14 +107,10 @@ fn tolerate(result: io::Result<usize>) -> io::Result<()> {
     }
 }
 
+/// Task work is cooperative but not deferred: deferral measured dearer per read (docs/decisions/0001-ring.md).
 fn build(entries: u32) -> io::Result<IoUring> {
-    let newest = IoUring::builder()
-        .setup_single_issuer()
-        .setup_coop_taskrun()
-        .setup_taskrun_flag()
-        .setup_defer_taskrun()
-        .dontfork()
-        .build(entries);
+    let newest =
+        IoUring::builder().setup_single_issuer().setup_coop_taskrun().setup_taskrun_flag().dontfork().build(entries);
     newest.or_else(|error| match error.raw_os_error() {
         Some(libc::EINVAL) => IoUring::builder().dontfork().build(entries),
         _ => Err(error),

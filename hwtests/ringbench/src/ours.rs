@@ -27,7 +27,8 @@ pub(crate) fn run(path: &Path, workload: Workload) -> Figure {
 
 async fn drive(device: &UringDevice, workload: Workload) {
     let batch = if workload.flush_every > 0 { workload.flush_every } else { workload.ops };
-    let mut bufs: Vec<_> = (0..workload.depth).map(|_| AlignedBuf::zeroed(workload.block_bytes as usize)).collect();
+    let mut bufs: Vec<_> =
+        (0..workload.depth).map(|_| AlignedBuf::from_bytes(&vec![0x5a; workload.block_bytes as usize])).collect();
     for first in (0..workload.ops).step_by(batch as usize) {
         let next = Cell::new(first);
         let end = workload.ops.min(first + batch);
