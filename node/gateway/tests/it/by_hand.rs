@@ -17,11 +17,14 @@ async fn by_hand() {
     server.ended().await;
 }
 
-/// 4 KiB PUTs, then GETs, over 16 connections against the server above; read its CPU time beside it.
+/// PUTs, then GETs, over 16 connections against the server above; read its CPU time beside it. `LOAD_BYTES`
+/// (4096) and `LOAD_CALLS` (5000 a connection) say what.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the server above"]
 async fn load_by_hand() {
     let port: u16 = std::env::var("GATEWAY_PORT").unwrap().parse().unwrap();
+    let number = |name: &str, default| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let (bytes, calls) = (number("LOAD_BYTES", 4096), number("LOAD_CALLS", 5000));
     let mut connection = Connection::open(port).await;
     connection.call(&Call::new("PUT", "/bucket").sign()).await;
     for method in ["PUT", "GET"] {
@@ -31,11 +34,11 @@ async fn load_by_hand() {
                 tokio::spawn(async move {
                     let mut call = Call::new(method, &format!("/bucket/key{n}"));
                     if method == "PUT" {
-                        call.body = vec![7; 4096];
+                        call.body = vec![7; bytes];
                     }
-                    let call = call.sign();
+                    let call = call.payload("UNSIGNED-PAYLOAD").sign();
                     let mut connection = Connection::open(port).await;
-                    for _ in 0..5_000 {
+                    for _ in 0..calls {
                         connection.call(&call).await.expect(200);
                     }
                 })
@@ -44,7 +47,7 @@ async fn load_by_hand() {
         for task in tasks {
             task.await.unwrap();
         }
-        eprintln!("{method}: 80000 in {:?}", began.elapsed());
+        eprintln!("{method}: {} of {bytes} bytes in {:?}", 16 * calls, began.elapsed());
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     }
 }
