@@ -1,4 +1,4 @@
-//! Listing objects, both versions of the operation.
+//! Listing objects: both versions of the operation, and objects as their only versions.
 
 use object::api::{ListPage, ListQuery, ObjectApi, ObjectInfo};
 use s3s::dto::*;
@@ -8,6 +8,9 @@ use super::Face;
 use crate::convert::{self, algorithm, etag, owner, size, timestamp, url_encode};
 use crate::errors::object_error;
 use crate::paging;
+
+/// What AWS calls the version of an object that has no versions.
+const ONLY_VERSION: &str = "null";
 
 /// How keys are written in a response.
 #[derive(Clone, Copy)]
@@ -145,5 +148,58 @@ impl<O: ObjectApi> Face<O> {
             request_charged: None,
             start_after: encoding.write_opt(input.start_after),
         }))
+    }
+
+    /// Every object as its only version, `null`, as on a bucket of AWS's without versioning: clients empty
+    /// buckets this way.
+    pub(super) async fn list_object_versions(
+        &self,
+        request: S3Request<ListObjectVersionsInput>,
+    ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
+        let input = request.input;
+        let encoding = Encoding::of(input.encoding_type.as_ref())?;
+        let limit = paging::page("max-keys", input.max_keys)?;
+        let query = ListQuery {
+            prefix: input.prefix.clone().unwrap_or_default(),
+            delimiter: delimiter(input.delimiter.as_ref()),
+            after: input.key_marker.clone().filter(|marker| !marker.is_empty()),
+            limit,
+        };
+        let page = self.page(&input.bucket, &query).await?;
+        let owner = self.bucket_owner(&input.bucket, limit > 0).await?;
+        let next = page.next.clone();
+        let (objects, common_prefixes) = entries(page, encoding, owner.as_deref());
+        Ok(S3Response::new(ListObjectVersionsOutput {
+            common_prefixes: Some(common_prefixes),
+            delete_markers: None,
+            delimiter: encoding.write_opt(input.delimiter),
+            encoding_type: input.encoding_type,
+            is_truncated: Some(next.is_some()),
+            key_marker: Some(encoding.write(input.key_marker.unwrap_or_default())),
+            max_keys: i32::try_from(limit).ok(),
+            name: Some(input.bucket),
+            next_version_id_marker: next.as_ref().map(|_| ONLY_VERSION.to_owned()),
+            next_key_marker: encoding.write_opt(next),
+            prefix: Some(encoding.write(query.prefix)),
+            request_charged: None,
+            version_id_marker: input.version_id_marker,
+            versions: Some(objects.into_iter().map(version).collect()),
+        }))
+    }
+}
+
+fn version(object: Object) -> ObjectVersion {
+    ObjectVersion {
+        checksum_algorithm: object.checksum_algorithm,
+        checksum_type: object.checksum_type,
+        e_tag: object.e_tag,
+        is_latest: Some(true),
+        key: object.key,
+        last_modified: object.last_modified,
+        owner: object.owner,
+        restore_status: None,
+        size: object.size,
+        storage_class: Some(ObjectVersionStorageClass::from_static(ObjectVersionStorageClass::STANDARD)),
+        version_id: Some(ONLY_VERSION.to_owned()),
     }
 }

@@ -102,7 +102,7 @@ async fn what_is_not_there_is_refused_by_name() {
     for (method, path) in [
         ("PUT", "/bucket?versioning"),
         ("PUT", "/bucket?policy"),
-        ("GET", "/bucket?versions"),
+        ("GET", "/bucket?logging"),
         ("GET", "/bucket/key?torrent"),
         ("PUT", "/bucket/key?acl"),
         ("PUT", "/bucket/key?renameObject"),

@@ -99,3 +99,23 @@ async fn names_are_escaped() {
     let page = list(&server, "list-type=2&encoding-type=url&prefix=a<").await;
     assert_eq!(page.tag("Key"), "a%3C%26%3Eb%20c");
 }
+
+#[tokio::test]
+async fn objects_are_their_only_versions() {
+    let server = filled().await;
+    let mut found = Vec::new();
+    let mut markers = String::new();
+    loop {
+        let page = list(&server, &format!("versions&max-keys=3{markers}")).await;
+        assert!(page.tags("VersionId").iter().all(|id| id == "null"));
+        found.extend(page.tags("Key"));
+        if page.tag("IsTruncated") == "false" {
+            break;
+        }
+        markers =
+            format!("&key-marker={}&version-id-marker={}", page.tag("NextKeyMarker"), page.tag("NextVersionIdMarker"));
+    }
+    assert_eq!(found, ["a", "b/1", "b/2", "b/c/3", "d", "e/1", "f"]);
+    server.call(Call::new("DELETE", "/bucket/a?versionId=null").sign()).await.expect(204);
+    server.get("a").await.expect_code(404, "NoSuchKey");
+}
