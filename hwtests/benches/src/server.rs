@@ -94,8 +94,8 @@ pub async fn start(options: &Options) -> Result<Running, ServerError> {
         .spawn()
         .map_err(io(&options.binary.display().to_string()))?;
     let mut guard = Guard(Some(child));
-    wait_until_ready(guard.0.as_mut().expect("just started"), &admin, &log_path).await?;
     let file = options.data.join("credentials.env");
+    wait_until_ready(guard.0.as_mut().expect("just started"), &admin, &file, &log_path).await?;
     let text = fs::read_to_string(&file).map_err(io(&file.display().to_string()))?;
     let mut endpoint = Endpoint::from_variables(|name| variable(&text, name))?;
     endpoint.authority = s3;
@@ -104,14 +104,15 @@ pub async fn start(options: &Options) -> Result<Running, ServerError> {
     Ok(Running { child, endpoint, server })
 }
 
-async fn wait_until_ready(child: &mut Child, admin: &str, log: &Path) -> Result<(), ServerError> {
+async fn wait_until_ready(child: &mut Child, admin: &str, credentials: &Path, log: &Path) -> Result<(), ServerError> {
     let start = Instant::now();
     while start.elapsed() < PATIENCE {
         if let Ok(Some(status)) = child.try_wait() {
             let signal = status.signal().map(|signal| format!("signal {signal}"));
             return Err(ServerError::Ended { status: signal.unwrap_or(status.to_string()), log: tail(log) });
         }
-        if let Some((200, _)) = http_get(admin, "/health/ready").await {
+        // The credentials may come a moment after the node itself is ready.
+        if credentials.exists() && matches!(http_get(admin, "/health/ready").await, Some((200, _))) {
             return Ok(());
         }
         tokio::time::sleep(POLL).await;
