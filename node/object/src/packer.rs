@@ -55,6 +55,7 @@ impl ObjectStore {
             entries.push(PackEntry {
                 bucket: member.bucket.clone(),
                 key: member.key.clone(),
+                part: member.part.unwrap_or(0),
                 modified_ms: self.modified_ms(&member)?,
                 offset,
                 len: member.size,
