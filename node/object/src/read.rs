@@ -216,8 +216,9 @@ async fn rebuild(
     read: Vec<StoreResult<Bytes>>,
 ) -> ObjectResult<Vec<Bytes>> {
     let lost: Vec<usize> = wanted.iter().zip(&read).filter(|(_, r)| r.is_err()).map(|((slot, _), _)| *slot).collect();
-    let spans = wanted.iter().filter(|(slot, _)| lost.contains(slot)).map(|(_, range)| range);
-    let span = spans.fold(usize::MAX..0, |all, range| all.start.min(range.start)..all.end.max(range.end));
+    let spans = wanted.iter().filter(|(slot, _)| lost.contains(slot)).map(|(_, range)| range.clone());
+    let span = spans.reduce(|all, range| all.start.min(range.start)..all.end.max(range.end));
+    let span = span.expect("something could not be read");
     let mut candidates = (0..inner.code.total()).filter(|slot| !lost.contains(slot));
     let mut have: Vec<(usize, Bytes)> = Vec::new();
     let mut last_error = None;

@@ -92,7 +92,7 @@ impl Rack {
     /// Does something to a disk while its store is being served.
     pub(crate) async fn with_disk(&self, n: usize, deed: impl FnOnce(&SimDisk) + Send + 'static) {
         let (done, wait) = oneshot::channel();
-        self.deeds[&n].send((Box::new(deed), done)).ok().expect("the store is served");
+        assert!(self.deeds[&n].send((Box::new(deed), done)).is_ok(), "the store is served");
         wait.await.expect("the deed is done");
     }
 
