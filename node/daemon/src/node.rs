@@ -164,15 +164,15 @@ pub async fn run(
         gateway: gateway.stats(),
         devices: shown_devices(&order, &devices, &stores),
     });
+    // The caller has what it needs to talk to the node (credentials) before the node says that it is ready.
+    let told = events.serving(s3_addr, admin_addr);
     let (end, ended) = watch::channel(false);
     let tasks = background::start(&objects, &health, &ended);
-    let has_room = objects.look_at_space().await;
-    health.look(&objects, has_room).await;
     let mut admin_ended = ended.clone();
     let admin_task = tokio::spawn(admin.serve(shown, key_admin, async move {
         let _ = admin_ended.wait_for(|ended| *ended).await;
     }));
-    let served = match events.serving(s3_addr, admin_addr) {
+    let served = match told {
         Ok(()) => {
             let stopped = async move { _ = stop.wait_for(|stop| *stop).await };
             gateway::serve(s3, gateway, Limits::default(), stopped).await.map_err(NodeError::from)

@@ -135,6 +135,7 @@ impl Front {
     async fn call(&self, request: Request<Incoming>, context: &Arc<RequestContext>) -> S3Result<Response<Body>> {
         let (mut parts, incoming) = request.into_parts();
         guard::check(&parts)?;
+        say_empty(&mut parts);
         let body = self.set_aside(&parts, incoming, context)?;
         parts.extensions.insert(context.clone());
         // Everything that is logged below while the request is answered carries its identifier.
@@ -169,6 +170,19 @@ impl Front {
             }
             _ => Ok(Body::empty()),
         }
+    }
+}
+
+/// HTTP lets a request without a body leave its length out, and clients do where none is due; s3s wants it
+/// from every PUT and POST. An upload has to say its length itself.
+fn say_empty(parts: &mut Parts) {
+    let is_upload =
+        parts.method == Method::PUT && names_object(&parts.uri) && !parts.headers.contains_key("x-amz-copy-source");
+    let is_change = parts.method == Method::PUT || parts.method == Method::POST;
+    let is_silent =
+        !parts.headers.contains_key(header::CONTENT_LENGTH) && !parts.headers.contains_key(header::TRANSFER_ENCODING);
+    if is_change && !is_upload && is_silent {
+        parts.headers.insert(header::CONTENT_LENGTH, http::HeaderValue::from_static("0"));
     }
 }
 

@@ -25,6 +25,16 @@ async fn a_bucket_lives_and_dies() {
 }
 
 #[tokio::test]
+async fn a_change_without_a_body_needs_no_length() {
+    let server = Server::start().await;
+    let silent = |method, path| Call { silent: true, ..Call::new(method, path) }.payload("UNSIGNED-PAYLOAD").sign();
+    server.call(silent("PUT", "/quiet")).await.expect(200);
+    let begun = server.call(silent("POST", "/quiet/key?uploads=")).await.expect(200);
+    assert!(!begun.tag("UploadId").is_empty());
+    server.call(silent("PUT", "/quiet/key")).await.expect_code(411, "MissingContentLength");
+}
+
+#[tokio::test]
 async fn a_location_is_kept() {
     let server = Server::start().await;
     let body = "<CreateBucketConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\

@@ -73,6 +73,8 @@ pub(crate) struct Call {
     pub(crate) payload: Option<String>,
     /// Chunk signatures need the request's.
     pub(crate) signature: String,
+    /// Sends no `Content-Length`.
+    pub(crate) silent: bool,
 }
 
 impl Call {
@@ -93,6 +95,7 @@ impl Call {
             secret: SECRET.into(),
             payload: None,
             signature: String::new(),
+            silent: false,
         }
     }
 
@@ -226,7 +229,7 @@ impl Call {
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        let sends = !self.body.is_empty() || matches!(self.method, "PUT" | "POST");
+        let sends = !self.silent && (!self.body.is_empty() || matches!(self.method, "PUT" | "POST"));
         if sends && !self.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case("content-length")) {
             head.push_str(&format!("content-length: {}\r\n", self.body.len()));
         }
