@@ -7,6 +7,8 @@
 //! ```
 //! Version 1 is the first. Bytes are untrusted: a record that contradicts itself is refused whole.
 
+use std::ops::Range;
+
 use base::Lsn;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -33,6 +35,24 @@ pub(crate) struct Entry {
     pub(crate) offset: u32,
     /// Bytes of data.
     pub(crate) bytes: u32,
+}
+
+/// A command as a journal record holds it, for tools that read a journal at rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedCommand {
+    /// The command; [`WITH_COMMAND`] in it means `data`.
+    pub command: Command,
+    /// Its data, as bytes of the record's payload.
+    pub data: Range<u32>,
+}
+
+/// The commands in a record's body that starts `at` bytes into the record's payload, in order.
+///
+/// # Errors
+/// What is wrong with the body.
+pub fn decode_batch(body: &[u8], at: u32) -> Result<Vec<LoggedCommand>, &'static str> {
+    let entries = Batch::decode(body, at)?.entries;
+    Ok(entries.into_iter().map(|e| LoggedCommand { command: e.command, data: e.offset..e.offset + e.bytes }).collect())
 }
 
 /// The commands of one record.

@@ -20,7 +20,7 @@ mod tables;
 mod view;
 mod writer;
 
-pub use batch::{DATA_BYTES_MAX, WITH_COMMAND};
+pub use batch::{DATA_BYTES_MAX, LoggedCommand, WITH_COMMAND, decode_batch};
 pub use error::IndexError;
 pub use list::{ListPage, ListRequest};
 pub use partition::{Partition, PartitionConfig, PartitionStatus, ViewStatus};
