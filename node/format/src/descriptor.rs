@@ -144,6 +144,8 @@ pub struct PackEntry {
     pub bucket: String,
     /// Key.
     pub key: String,
+    /// Part number when the bytes are a part of a multipart upload; 0 for an object put in one piece.
+    pub part: u32,
     /// When it was put; milliseconds since 1970.
     pub modified_ms: u64,
     /// Bytes from the start of the pack.
@@ -172,7 +174,8 @@ struct RawPackEntry {
     len: U32,         // 12
     key_bytes: U16,   // 16
     bucket_bytes: u8, // 18
-    zero: [u8; 5],    // 19
+    zero: u8,         // 19
+    part: U32,        // 20
 }
 
 const PACK_HEAD_BYTES: usize = 16;
@@ -201,7 +204,8 @@ pub fn encode_pack_directory(entries: &[PackEntry]) -> Vec<u8> {
             len: entry.len.into(),
             key_bytes: (entry.key.len() as u16).into(),
             bucket_bytes: entry.bucket.len() as u8,
-            zero: [0; 5],
+            zero: 0,
+            part: entry.part.into(),
         };
         out.extend_from_slice(raw.as_bytes());
         out.extend_from_slice(entry.bucket.as_bytes());
@@ -235,6 +239,7 @@ pub fn decode_pack_directory(pack: &[u8]) -> Result<Vec<PackEntry>, FormatError>
         entries.push(PackEntry {
             bucket: text(&names[..bucket_bytes])?,
             key: text(&names[bucket_bytes..])?,
+            part: raw.part.get(),
             modified_ms: raw.modified_ms.get(),
             offset: raw.offset.get(),
             len: raw.len.get(),
@@ -280,7 +285,7 @@ mod tests {
     #[test]
     fn pack_directories_survive_their_bytes() {
         let entry =
-            |key: &str, offset| PackEntry { bucket: "b".into(), key: key.into(), modified_ms: 5, offset, len: 10 };
+            |key: &str, offset| PackEntry { bucket: "b".into(), key: key.into(), part: 3, modified_ms: 5, offset, len: 10 };
         let mut pack = encode_pack_directory(&[entry("x", 0), entry("y/z", 10)]);
         let start = pack.len() as u32;
         pack.extend_from_slice(&[9; 20]);

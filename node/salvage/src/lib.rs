@@ -1,0 +1,31 @@
+//! What can be told and saved from devices at rest: no service, no metadata, no map; any subset of the
+//! cluster's devices, or images of them.
+//!
+//! - [`fsck`] verifies and counts, [`dump`] shows, [`rescue`] rebuilds objects.
+//! - Nothing here writes to a store; stores are meant to be open read-only.
+//! - Memory: the bytes of one stripe or journal record at a time, and for the whole set the names of the
+//!   objects and where their stripes are.
+//!
+//! Left out on purpose: the index's views. They are derived; what they alone know (which multipart uploads
+//! were completed, and what was deleted, before the journal's first record) is reported as uncertain.
+
+#![forbid(unsafe_code)]
+
+pub mod dump;
+mod events;
+pub mod fsck;
+mod journal;
+mod names;
+mod report;
+mod rescue;
+mod resolve;
+mod stripes;
+mod survey;
+mod walk;
+
+pub use events::Replay;
+pub use journal::{JournalCopies, JournalFindings};
+pub use names::{Names, Room, SafePath};
+pub use report::{ManifestEntry, SalvageSummary, State};
+pub use rescue::{Progress, SalvageError, Sink, rescue};
+pub use walk::{Holder, StripeFound, StripeWalk};
