@@ -131,8 +131,8 @@ fn serve(spec: &DeviceSpec, context: &OpenContext, tell: oneshot::Sender<Result<
         return;
     }
     let mut tell = Some(tell);
-    let done = uring::run(&OpenOptions::new(&spec.path), async |device| {
-        match open_store(device, &path, context).await {
+    let done =
+        uring::run(&OpenOptions::new(&spec.path), async |device| match open_store(device, &path, context).await {
             Ok((facts, store)) => {
                 let (label, report) = (store.label(), store.report().clone());
                 let tell = tell.take();
@@ -149,8 +149,7 @@ fn serve(spec: &DeviceSpec, context: &OpenContext, tell: oneshot::Sender<Result<
                     let _ = tell.send(Err(error));
                 }
             }
-        }
-    });
+        });
     if let Err(source) = done {
         match tell.take() {
             Some(tell) => _ = tell.send(Err(DeviceError::Disk { path, source })),
@@ -159,12 +158,33 @@ fn serve(spec: &DeviceSpec, context: &OpenContext, tell: oneshot::Sender<Result<
     }
 }
 
+/// Judges a device without changing anything: a new cluster takes all of its devices or touches none.
+pub(crate) async fn check(spec: DeviceSpec, context: OpenContext) -> Result<(), DeviceError> {
+    let path = spec.path.display().to_string();
+    let judged = tokio::task::spawn_blocking(move || {
+        if spec.create_bytes.is_some() && !spec.path.exists() {
+            return Ok(());
+        }
+        refuse_in_use(&spec, &context)?;
+        let path = spec.path.display().to_string();
+        let options = OpenOptions { read_only: true, ..OpenOptions::new(&spec.path) };
+        let judged = uring::run(&options, async |device| judge(&device, &path, &context).await.map(drop));
+        judged.map_err(|source| DeviceError::Disk { path: spec.path.display().to_string(), source })?
+    });
+    judged.await.map_err(|_| DeviceError::Ended { path })?
+}
+
 /// Makes the file when it may; refuses what somebody uses before anything is opened for writing.
 fn ready_path(spec: &DeviceSpec, context: &OpenContext) -> Result<(), DeviceError> {
     let path = spec.path.display().to_string();
     if let Some(size_bytes) = spec.create_bytes.filter(|_| context.may_format && !spec.path.exists()) {
         return uring::create_file(&spec.path, size_bytes).map_err(|source| DeviceError::Disk { path, source });
     }
+    refuse_in_use(spec, context)
+}
+
+fn refuse_in_use(spec: &DeviceSpec, context: &OpenContext) -> Result<(), DeviceError> {
+    let path = spec.path.display().to_string();
     if !is_block_device(&spec.path) {
         return Ok(());
     }
@@ -185,40 +205,53 @@ fn is_block_device(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device())
 }
 
+/// What is to be done with a device.
+enum Verdict {
+    Ours,
+    Format,
+}
+
+async fn judge(device: &UringDevice, path: &str, context: &OpenContext) -> Result<Verdict, DeviceError> {
+    let path = || path.to_owned();
+    match identify(device).await {
+        Ok(label) if label.cluster == context.cluster => Ok(Verdict::Ours),
+        Ok(label) if !(context.may_format && context.claim) => {
+            Err(DeviceError::OtherCluster { path: path(), cluster: label.cluster })
+        }
+        Err(StoreError::Unusable(FormatError::Absent(_))) if !context.may_format => {
+            Err(DeviceError::Blank { path: path() })
+        }
+        Ok(_) | Err(StoreError::Unusable(FormatError::Absent(_))) => {
+            let facts = device.facts();
+            if facts.kind == DeviceKind::File && !context.claim {
+                refuse_foreign_file(facts).map_err(|reasons| DeviceError::Objected { path: path(), reasons })?;
+            }
+            Ok(Verdict::Format)
+        }
+        Err(source) => Err(DeviceError::Store { path: path(), source }),
+    }
+}
+
 async fn open_store(
     device: UringDevice,
     path: &str,
     context: &OpenContext,
 ) -> Result<(DeviceFacts, Store<UringDevice>), DeviceError> {
-    let path = || path.to_owned();
+    let failed = |source| DeviceError::Store { path: path.to_owned(), source };
     let facts = device.facts().clone();
-    match identify(&device).await {
-        Ok(label) if label.cluster == context.cluster => {}
-        Ok(label) if !(context.may_format && context.claim) => {
-            return Err(DeviceError::OtherCluster { path: path(), cluster: label.cluster });
-        }
-        Err(StoreError::Unusable(FormatError::Absent(_))) if !context.may_format => {
-            return Err(DeviceError::Blank { path: path() });
-        }
-        Ok(_) | Err(StoreError::Unusable(FormatError::Absent(_))) => {
-            if facts.kind == DeviceKind::File && !context.claim {
-                refuse_foreign_file(&facts).map_err(|reasons| DeviceError::Objected { path: path(), reasons })?;
-            }
-            let mut id = [0; 16];
-            context.entropy.fill(&mut id);
-            let options = FormatOptions {
-                cluster: context.cluster,
-                device: DeviceId(id),
-                salt: context.entropy.next_u64() as u32,
-                now_ms: context.clock.unix_ms(),
-                extent_bytes: None,
-            };
-            let formatted = Store::format(&device, &options).await;
-            formatted.map_err(|source| DeviceError::Store { path: path(), source })?;
-        }
-        Err(source) => return Err(DeviceError::Store { path: path(), source }),
+    if let Verdict::Format = judge(&device, path, context).await? {
+        let mut id = [0; 16];
+        context.entropy.fill(&mut id);
+        let options = FormatOptions {
+            cluster: context.cluster,
+            device: DeviceId(id),
+            salt: context.entropy.next_u64() as u32,
+            now_ms: context.clock.unix_ms(),
+            extent_bytes: None,
+        };
+        Store::format(&device, &options).await.map_err(failed)?;
     }
-    let store = Store::open(device, false).await.map_err(|source| DeviceError::Store { path: path(), source })?;
+    let store = Store::open(device, false).await.map_err(failed)?;
     Ok((facts, store))
 }
 

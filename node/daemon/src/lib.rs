@@ -8,7 +8,9 @@ mod device;
 pub mod metrics;
 mod node;
 mod observe;
+mod offline;
 
 pub use device::{DeviceError, DeviceSpec};
 pub use gateway::{Keys, Secret};
 pub use node::{DevConfig, DevEvents, Doors, NodeError, run};
+pub use offline::{OfflineDevice, OfflineError, open_offline};

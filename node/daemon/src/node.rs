@@ -204,6 +204,11 @@ async fn open_devices(
         clock: Arc::clone(&doors.clock),
         entropy: Arc::clone(&doors.entropy),
     };
+    if first_start {
+        for checked in join_all(config.devices.iter().map(|spec| device::check(spec.clone(), context.clone()))).await {
+            checked?;
+        }
+    }
     let total = config.devices.len();
     let ready = std::sync::atomic::AtomicUsize::new(0);
     events.devices_ready(0, total);
