@@ -37,6 +37,14 @@ pub struct Verified {
     bad_shards: BTreeSet<(u64, u8)>,
 }
 
+impl Verified {
+    /// Nothing could be verified.
+    #[must_use]
+    pub fn failed(why: String) -> Self {
+        Self { failed: Some(why), ..Self::default() }
+    }
+}
+
 /// Verifies every record of a device; `progress` hears the bytes of each step.
 pub async fn verify(store: &StoreHandle, mut progress: impl FnMut(u64)) -> Verified {
     let mut found = Verified::default();

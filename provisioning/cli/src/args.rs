@@ -40,6 +40,12 @@ pub(crate) enum Verb {
     /// Create, list and delete access keys; works while the server runs and while it does not.
     #[command(subcommand)]
     Key(KeyVerb),
+    /// Verify devices at rest, or images of them, and what they hold together; changes nothing.
+    Fsck(BenchDevices),
+    /// Show what is on devices at rest: labels, layout, records; changes nothing.
+    Dump(DumpArgs),
+    /// Rebuild objects from devices at rest, with no metadata and no service; changes nothing on them.
+    Salvage(SalvageArgs),
     /// Print the version.
     Version,
 }
@@ -125,6 +131,53 @@ pub(crate) struct KeyPlace {
     /// The server's directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchDevices {
+    /// Devices or images of them; all of one cluster, as many as there are.
+    #[arg(required = true, value_name = "DEVICE")]
+    pub(crate) devices: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  holdfast dump --limit 20 /dev/sdb
+  holdfast dump --space journal -o json device0.img device1.img
+  holdfast dump --stripe 0000000000000007 ./var/devices/*")]
+pub(crate) struct DumpArgs {
+    #[command(flatten)]
+    pub(crate) bench: BenchDevices,
+    /// Records shown of each device at most.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) limit: Option<u64>,
+    /// Only the shards of this stripe; its id in hexadecimal, as shown.
+    #[arg(long, value_name = "ID", value_parser = stripe_id)]
+    pub(crate) stripe: Option<u64>,
+    /// Only records of this kind.
+    #[arg(long, value_name = "SPACE", value_parser = ["stripe", "journal", "region", "fact"])]
+    pub(crate) space: Option<String>,
+}
+
+fn stripe_id(text: &str) -> Result<u64, String> {
+    u64::from_str_radix(text, 16).map_err(|_| "a stripe's id is at most 16 hexadecimal digits".to_owned())
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  holdfast salvage --out ./rescued /dev/sdb /dev/sdc /dev/sde /dev/sdf
+      objects go to ./rescued/BUCKET/KEY; what cannot be proven to have been completed to
+      ./rescued/_uncertain, what has holes to ./rescued/_incomplete; ./rescued/manifest.jsonl
+      lists everything")]
+pub(crate) struct SalvageArgs {
+    #[command(flatten)]
+    pub(crate) bench: BenchDevices,
+    /// Directory for the objects; made when absent.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Write into a directory that is not empty; files of the same names are replaced.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[cfg(test)]

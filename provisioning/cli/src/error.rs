@@ -42,6 +42,9 @@ pub(crate) enum CliError {
     /// The node could not start, or ended with an error.
     #[error("{0}")]
     Node(String),
+    /// The work was done, and damage was found.
+    #[error("{0}")]
+    Damage(String),
 }
 
 impl CliError {
@@ -49,6 +52,7 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
+            Self::Damage(_) => 3,
             _ => 1,
         }
     }

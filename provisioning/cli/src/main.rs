@@ -6,13 +6,17 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod catalog_keys;
 mod data_dir;
 mod dev;
+mod dump;
 mod error;
+mod fsck;
 mod key;
 mod logging;
 mod output;
+mod salvage;
 mod settings;
 mod signals;
 mod size;
@@ -46,6 +50,9 @@ fn run(verb: Verb, format: Output) -> Result<(), CliError> {
     match verb {
         Verb::Dev(args) => dev::run(*args, format),
         Verb::Key(verb) => key::run(verb, format),
+        Verb::Fsck(args) => fsck::run(&args, format),
+        Verb::Dump(args) => dump::run(&args, format),
+        Verb::Salvage(args) => salvage::run(&args, format),
         Verb::Version => {
             let version = Version { version: env!("CARGO_PKG_VERSION") };
             output::print(format, &version, || format!("holdfast {}", version.version))
