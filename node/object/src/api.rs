@@ -250,7 +250,8 @@ pub trait ObjectApi: Send + Sync + 'static {
     ) -> impl Future<Output = ObjectResult<ObjectInfo>> + Send;
     /// Looks an object up and readies its bytes.
     fn open(&self, bucket: &str, key: &str) -> impl Future<Output = ObjectResult<(ObjectInfo, Self::Reader)>> + Send;
-    /// Removes an object; removing none succeeds (unless a condition asks for one). True when one was there.
+    /// Removes an object; removing none succeeds, unless the condition is that there be one
+    /// (`must_match` of `*`). True when one was there.
     fn delete(&self, bucket: &str, key: &str, condition: Condition) -> impl Future<Output = ObjectResult<bool>> + Send;
     /// One page of a listing.
     fn list(&self, bucket: &str, query: &ListQuery) -> impl Future<Output = ObjectResult<ListPage>> + Send;
@@ -265,7 +266,12 @@ pub trait ObjectApi: Send + Sync + 'static {
         checksum: Option<(ChecksumAlgorithm, ChecksumKind)>,
     ) -> impl Future<Output = ObjectResult<u128>> + Send;
     /// Looks an upload up.
-    fn head_upload(&self, bucket: &str, key: &str, upload: u128) -> impl Future<Output = ObjectResult<UploadInfo>> + Send;
+    fn head_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        upload: u128,
+    ) -> impl Future<Output = ObjectResult<UploadInfo>> + Send;
     /// Stores a part.
     fn put_part<B: Body>(
         &self,

@@ -22,21 +22,15 @@ pub(crate) async fn create(
 ) -> ObjectResult<u128> {
     inner.require_room()?;
     let upload = inner.unique();
-    let row = UploadRow {
-        key: key.to_owned(),
-        started_ms: inner.clock.unix_ms(),
-        meta,
-        checksum,
-        owner: owner.to_owned(),
-    };
+    let row =
+        UploadRow { key: key.to_owned(), started_ms: inner.clock.unix_ms(), meta, checksum, owner: owner.to_owned() };
     simple(inner, Command::CreateUpload { bucket: bucket.to_owned(), upload, row }).await?;
     Ok(upload)
 }
 
 pub(crate) fn head(inner: &Arc<Inner>, bucket: &str, key: &str, upload: u128) -> ObjectResult<UploadInfo> {
     let found = inner.partition.read(|rows| rows.upload(upload)).map_err(|error| index_error(&error))?;
-    let (_, row) =
-        found.filter(|(at, row)| at == bucket && row.key == key).ok_or(ObjectError::NoSuchUpload)?;
+    let (_, row) = found.filter(|(at, row)| at == bucket && row.key == key).ok_or(ObjectError::NoSuchUpload)?;
     Ok(upload_info(upload, row))
 }
 

@@ -24,11 +24,13 @@ impl ObjectStore {
         // Rows are looked at after the first stripe of this life was fixed: whatever has a lower id and
         // no row now will never have one.
         let mut runs: Vec<StripeRun> = Vec::new();
-        inner.partition.read(|rows| {
-            runs.clear();
-            rows.stripe_runs(|run| runs.push(run))
-        })
-        .map_err(|error| index_error(&error))?;
+        inner
+            .partition
+            .read(|rows| {
+                runs.clear();
+                rows.stripe_runs(|run| runs.push(run))
+            })
+            .map_err(|error| index_error(&error))?;
         runs.sort_unstable_by_key(|run| run.first);
         let is_referenced = |stripe: u64| {
             let after = runs.partition_point(|run| run.first.0 <= stripe);

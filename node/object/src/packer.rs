@@ -70,7 +70,12 @@ impl ObjectStore {
         self.write_pack(read, &entries, data).await.map(Some)
     }
 
-    async fn write_pack(&self, members: Vec<SmallObject>, entries: &[PackEntry], data: Vec<Bytes>) -> ObjectResult<PackReport> {
+    async fn write_pack(
+        &self,
+        members: Vec<SmallObject>,
+        entries: &[PackEntry],
+        data: Vec<Bytes>,
+    ) -> ObjectResult<PackReport> {
         let inner = &self.inner;
         let directory = encode_pack_directory(entries);
         let bytes = directory.len() as u64 + data.iter().map(|d| d.len() as u64).sum::<u64>();

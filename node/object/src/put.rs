@@ -102,13 +102,8 @@ pub(crate) async fn put<B: Body>(
         checksum: taken.digest.checksum.clone(),
         layout: taken.layout.clone(),
     };
-    let command = Command::PutObject {
-        bucket: bucket.to_owned(),
-        key: key.to_owned(),
-        row,
-        condition,
-        missing: taken.missing(),
-    };
+    let command =
+        Command::PutObject { bucket: bucket.to_owned(), key: key.to_owned(), row, condition, missing: taken.missing() };
     let data = std::mem::take(&mut taken.data);
     match submit(inner, command, data, taken).await? {
         Outcome::Put(row) => Ok(info_of(key.to_owned(), *row)),
@@ -117,7 +112,12 @@ pub(crate) async fn put<B: Body>(
 }
 
 /// Submits a command that hands stripes over; frees them when it certainly had no effect.
-pub(crate) async fn submit(inner: &Arc<Inner>, command: Command, data: Vec<Bytes>, taken: Taken) -> ObjectResult<Outcome> {
+pub(crate) async fn submit(
+    inner: &Arc<Inner>,
+    command: Command,
+    data: Vec<Bytes>,
+    taken: Taken,
+) -> ObjectResult<Outcome> {
     // From here on the caller may go away at any moment while the command takes effect: the stripes are
     // the index's now, and only a certain failure gives them back.
     let runs = taken.pending.as_ref().map_or_else(Vec::new, |pending| pending.runs.clone());

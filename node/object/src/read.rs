@@ -143,7 +143,9 @@ impl ObjectReader {
             };
             let row = self.inner.partition.read(|rows| rows.object(&self.bucket, &self.key));
             match row.map_err(|error| index_error(&error))? {
-                Some(row) if row.modified_ms == self.modified_ms && row.size == self.size && row.layout != self.layout => {
+                Some(row)
+                    if row.modified_ms == self.modified_ms && row.size == self.size && row.layout != self.layout =>
+                {
                     self.layout = row.layout;
                 }
                 _ => return Err(error),
@@ -274,12 +276,10 @@ mod tests {
         let piece = |stripe, stripe_bytes, range| {
             Place::Stripe(Piece { stripe: StripeId(stripe), group: 0, stripe_bytes, range })
         };
-        assert_eq!(places(&layout, 330, 0..330), [
-            piece(10, 100, 0..100),
-            piece(11, 100, 0..100),
-            piece(50, 100, 0..100),
-            piece(51, 30, 0..30),
-        ]);
+        assert_eq!(
+            places(&layout, 330, 0..330),
+            [piece(10, 100, 0..100), piece(11, 100, 0..100), piece(50, 100, 0..100), piece(51, 30, 0..30),]
+        );
         assert_eq!(places(&layout, 330, 150..210), [piece(11, 100, 50..100), piece(50, 100, 0..10)]);
         assert_eq!(places(&layout, 330, 329..330), [piece(51, 30, 29..30)]);
     }

@@ -143,10 +143,7 @@ impl ObjectStore {
         self.inner.partition.close().await.map_err(|error| index_error(&error))
     }
 
-    fn rows<T>(
-        &self,
-        f: impl FnMut(&index::Snapshot) -> Result<T, index::IndexError>,
-    ) -> ObjectResult<T> {
+    fn rows<T>(&self, f: impl FnMut(&index::Snapshot) -> Result<T, index::IndexError>) -> ObjectResult<T> {
         self.inner.partition.read(f).map_err(|error| index_error(&error))
     }
 }

@@ -66,8 +66,16 @@ impl Rows<'_> {
             return Ok(Outcome::Refused(Refusal::NoSuchBucket));
         }
         let name = object_key(bucket, key);
-        // As AWS has it, an object that is not there is deleted whatever the condition.
-        let Some((stored, layout)) = self.object(&name)? else { return Ok(Outcome::Deleted { existed: false }) };
+        let Some((stored, layout)) = self.object(&name)? else {
+            // As AWS has it: `If-Match: *` asks whether there is one; every other condition is about the one
+            // that is there, and deleting none succeeds.
+            let asks = condition.must_match.as_ref().is_some_and(|tags| tags.iter().any(|tag| tag == "*"));
+            return Ok(if asks {
+                Outcome::Refused(Refusal::PreconditionFailed)
+            } else {
+                Outcome::Deleted { existed: false }
+            });
+        };
         if let Some(refusal) = holds(condition, &present(&stored)) {
             return Ok(Outcome::Refused(refusal));
         }

@@ -172,6 +172,9 @@ impl Model {
             return Expected::Refused(Refusal::NoSuchBucket);
         }
         match self.judge(bucket, key, condition) {
+            Err(Refusal::NoSuchKey) if condition.must_match.iter().flatten().any(|tag| tag == "*") => {
+                Expected::Refused(Refusal::PreconditionFailed)
+            }
             Err(Refusal::NoSuchKey) => Expected::Deleted(false),
             Err(refusal) => Expected::Refused(refusal),
             Ok(()) => Expected::Deleted(self.objects.remove(&(bucket.to_owned(), key.to_owned())).is_some()),

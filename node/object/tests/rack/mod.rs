@@ -42,12 +42,8 @@ impl Rack {
             std::thread::spawn(move || run(n, disk_bytes, &lives));
             tx
         });
-        let mut rack = Self {
-            threads: threads.collect(),
-            deeds: BTreeMap::new(),
-            objects: None,
-            entropy: SeededEntropy::new(7),
-        };
+        let mut rack =
+            Self { threads: threads.collect(), deeds: BTreeMap::new(), objects: None, entropy: SeededEntropy::new(7) };
         rack.start(&[]).await.expect("a new rack starts");
         rack
     }
