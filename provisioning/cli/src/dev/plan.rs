@@ -96,15 +96,12 @@ fn first_devices(wish: &ClusterWish, facts: &ClusterFacts, dir: &Path) -> Result
 }
 
 fn known_devices(wish: &ClusterWish, known: &[DeviceEntry], dir: &Path) -> Result<Vec<PlannedDevice>, CliError> {
-    let count = match (wish.devices, wish.raw_devices.len()) {
-        (Some(count), _) => usize::from(count),
-        (None, 0) => known.len(),
-        (None, raw) => raw,
-    };
-    if count > known.len() {
+    fixed("--devices", wish.devices.map(usize::from), known.len())?;
+    if wish.raw_devices.len() > known.len() {
         return Err(CliError::Usage(format!(
-            "this cluster was made with {} devices and does not take in more; {count} are given",
-            known.len()
+            "this cluster was made with {} devices and does not take in more; {} are given",
+            known.len(),
+            wish.raw_devices.len()
         )));
     }
     // Raw devices may be found at other paths than last time: their labels tell which is which.
@@ -114,9 +111,6 @@ fn known_devices(wish: &ClusterWish, known: &[DeviceEntry], dir: &Path) -> Resul
         wish.raw_devices.clone()
     };
     let devices: Vec<_> = paths.into_iter().map(|path| PlannedDevice { path, create_bytes: None }).collect();
-    if wish.devices.is_some_and(|count| usize::from(count) != known.len()) {
-        return fixed("--devices", wish.devices.map(usize::from), known.len()).map(|()| devices);
-    }
     same_size(wish, &devices)?;
     Ok(devices)
 }
