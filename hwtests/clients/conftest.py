@@ -20,7 +20,7 @@ def pytest_runtest_makereport(item, call):
     report = outcome.get_result()
     if report.failed:
         servers = [value for value in getattr(item, "funcargs", {}).values() if isinstance(value, Server)]
-        for server in servers:
+        for server in {id(server): server for server in servers}.values():
             report.sections.append(("server log", server.log_tail()))
 
 

@@ -132,12 +132,18 @@ class Raw:
             body += b"\r\n"
         return bytes(body)
 
-    def cut_off(self, path, declared, sent):
-        """Begins a put of `declared` bytes, sends fewer and hangs up."""
+    def begin_put(self, path, declared):
+        """A connection on which the head of a put of `declared` bytes was sent."""
         headers, _ = self.sign("PUT", path, "", {"content-length": declared}, UNSIGNED)
         lines = [f"PUT {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
-        with socket.create_connection(self.address, timeout=20) as connection:
-            connection.sendall("\r\n".join(lines).encode() + sent)
+        connection = socket.create_connection(self.address, timeout=30)
+        connection.sendall("\r\n".join(lines).encode())
+        return connection
+
+    def cut_off(self, path, declared, sent):
+        """Begins a put of `declared` bytes, sends fewer and hangs up."""
+        with self.begin_put(path, declared) as connection:
+            connection.sendall(sent)
 
 
 def quote(key):

@@ -160,6 +160,6 @@ class Server:
             self.kill()
         shutil.rmtree(self.home, ignore_errors=True)
 
-    def log_tail(self, lines=30):
+    def log_tail(self, lines=12):
         path = self.home / "log"
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""

@@ -168,7 +168,7 @@ DAMAGES = [(remove, remove), (truncate, halve), (overwrite, overwrite), (rot, ro
 
 @pytest.mark.parametrize("damages", DAMAGES, ids=lambda pair: " and ".join(damage.__name__ for damage in pair))
 def test_two_damaged_devices_of_six_lose_nothing(own_server, damages):
-    server = own_server(300 * MIB).start()
+    server = own_server(448 * MIB).start()
     sizes = fill(server)
     server.stop()
     for damage, path in zip(damages, (server.devices[1], server.devices[4])):
@@ -181,7 +181,7 @@ def test_two_damaged_devices_of_six_lose_nothing(own_server, damages):
 
 
 def test_more_than_two_lost_devices_give_errors_and_never_other_bytes(own_server):
-    server = own_server(300 * MIB).start()
+    server = own_server(448 * MIB).start()
     sizes = fill(server, 30)
     server.stop()
     for path in server.devices[:3]:

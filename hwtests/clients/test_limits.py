@@ -18,7 +18,7 @@ MEMORY_BYTES_MAX = 512 * MIB
 
 
 def test_full_devices_refuse_writes_and_go_on_with_everything_else(own_server):
-    server = own_server(300 * MIB).start()
+    server = own_server(448 * MIB).start()
     s3 = server.client(retries={"max_attempts": 0})
     s3.create_bucket(Bucket="full")
     kept = []
@@ -31,7 +31,7 @@ def test_full_devices_refuse_writes_and_go_on_with_everything_else(own_server):
         except ClientError as error:
             refusal = error.response
             break
-    assert refusal is not None, f"{len(kept)} objects of 8 MiB fit in 1.8 GB of devices"
+    assert refusal is not None, f"{len(kept)} objects of 8 MiB fit in 2.6 GiB of devices"
     assert refusal["ResponseMetadata"]["HTTPStatusCode"] == 507, refusal
     assert len(kept) > 20, "a useful part of the devices was filled"
     listed = [found["Key"] for found in s3.list_objects_v2(Bucket="full")["Contents"]]

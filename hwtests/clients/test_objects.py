@@ -3,6 +3,7 @@
 import concurrent.futures
 import datetime
 import hashlib
+import time
 
 import pytest
 from botocore.exceptions import ClientError
@@ -60,6 +61,18 @@ def test_what_was_put_comes_back(s3, bucket, size):
     assert (head["ContentLength"], head["ETag"]) == (size, put["ETag"])
     age = datetime.datetime.now(datetime.timezone.utc) - head["LastModified"]
     assert abs(age.total_seconds()) < 60
+
+
+def test_an_empty_object_does_not_spoil_the_next_answer_on_its_connection(server, bucket):
+    """botocore (1.43) takes the status of an early final answer to `Expect: 100-continue` for the next request's too,
+    unless the connection closes or a 100 comes first; the next put then hangs until the idle timeout."""
+    s3 = server.client(max_pool_connections=1)
+    started = time.monotonic()
+    for number in range(3):
+        for data in (b"", b"x", content(number, 100_000)):
+            put = s3.put_object(Bucket=bucket, Key="k", Body=data)
+            assert put["ETag"] == f'"{hashlib.md5(data).hexdigest()}"'
+    assert time.monotonic() - started < 10
 
 
 def test_an_overwrite_is_seen_at_once_and_a_delete_too(s3, bucket):

@@ -1,17 +1,16 @@
 """What an operator does: keys, a second instance, health, metrics, signals, refusals in one line."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
-import threading
 import time
 
 import pytest
 from botocore.exceptions import ClientError
 
 from content import content
+from raw import Raw
 from server import BINARY, MIB
 
 
@@ -32,7 +31,7 @@ def forbidden(client, code):
 
 
 def test_keys_come_and_go_while_the_server_runs_and_while_it_does_not(own_server):
-    server = own_server(256 * MIB).start()
+    server = own_server(448 * MIB).start()
     made = key(server, "create", "app one")
     app = server.client(made["access_key_id"], made["secret_access_key"])
     app.create_bucket(Bucket="apps")
@@ -57,7 +56,7 @@ def test_keys_come_and_go_while_the_server_runs_and_while_it_does_not(own_server
 
 
 def test_a_second_instance_runs_beside_the_first_and_not_on_its_directory(server, s3, bucket, own_server):
-    second = own_server(256 * MIB).start()
+    second = own_server(448 * MIB).start()
     client = second.client()
     client.create_bucket(Bucket=bucket)
     client.put_object(Bucket=bucket, Key="k", Body=b"second")
@@ -68,7 +67,7 @@ def test_a_second_instance_runs_beside_the_first_and_not_on_its_directory(server
     assert f"process {second.process.pid}" in one_line_of_refusal(same)
     taken = "%s:%d" % second.address
     other = second.home / "other"
-    small = ["--device-size", "256MiB", "--admin-addr", "127.0.0.1:0"]
+    small = ["--device-size", "448MiB", "--admin-addr", "127.0.0.1:0"]
     port = second.holdfast("dev", "--data", other, "--s3-addr", taken, *small, check=False)
     assert taken in one_line_of_refusal(port)
     assert client.get_object(Bucket=bucket, Key="k")["Body"].read() == b"second"
@@ -103,7 +102,7 @@ def test_credentials_can_be_sourced_by_a_shell(server):
 
 
 def test_sigterm_is_orderly_and_a_restart_finds_everything(own_server):
-    server = own_server(512 * MIB).start()
+    server = own_server(448 * MIB).start()
     s3 = server.client()
     s3.create_bucket(Bucket="kept")
     sizes = [0, 1, 1000, 70_000, 3_000_000, 20_000_000]
@@ -113,63 +112,39 @@ def test_sigterm_is_orderly_and_a_restart_finds_everything(own_server):
     where = {"Bucket": "kept", "Key": "parts", "UploadId": upload["UploadId"]}
     part = s3.upload_part(**where, PartNumber=1, Body=content("part", 6 << 20))["ETag"]
 
-    finished = {}
-
-    def put_across_the_end():
-        finished["etag"] = server.client().put_object(Bucket="kept", Key="late", Body=Slow(content("late", 2 << 20)))["ETag"]
-
-    thread = threading.Thread(target=put_across_the_end)
-    thread.start()
-    time.sleep(0.3)
-    server.stop()
-    thread.join()
+    late = content("late", 2 << 20)
+    with Raw(server).begin_put("/kept/late", len(late)) as connection:
+        connection.sendall(late[: 1 << 20])
+        time.sleep(0.3)
+        server.signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert server.process.poll() is None, "the server waits for what is under way"
+        with pytest.raises(OSError):
+            socket.create_connection(server.address, timeout=5)
+        connection.sendall(late[1 << 20 :])
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 "), "what was under way at SIGTERM is finished"
+    assert server.wait() == 0
     for _ in range(2):
         server.start()
         s3 = server.client()
         for size in sizes:
             got = s3.get_object(Bucket="kept", Key=str(size))
             assert got["Body"].read() == content(size, size) and got["Metadata"] == {"size": str(size)}
-        assert s3.get_object(Bucket="kept", Key="late")["Body"].read() == content("late", 2 << 20)
+        assert s3.get_object(Bucket="kept", Key="late")["Body"].read() == late
         server.stop()
     server.start()
     s3 = server.client()
     s3.complete_multipart_upload(**where, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]})
     assert s3.get_object(Bucket="kept", Key="parts")["Body"].read() == content("part", 6 << 20)
-    assert finished["etag"], "what was under way at SIGTERM was finished"
-
-
-class Slow:
-    """A body that takes about a second to send."""
-
-    def __init__(self, data):
-        self.data = data
-        self.at = 0
-
-    def __len__(self):
-        return len(self.data)
-
-    def tell(self):
-        return self.at
-
-    def seek(self, at, whence=os.SEEK_SET):
-        self.at = at + {os.SEEK_SET: 0, os.SEEK_CUR: self.at, os.SEEK_END: len(self.data)}[whence]
-        return self.at
-
-    def read(self, size=-1):
-        time.sleep(0.01)
-        end = len(self.data) if size < 0 else min(self.at + min(size, 16384), len(self.data))
-        piece = self.data[self.at : end]
-        self.at = end
-        return piece
 
 
 def test_a_second_signal_ends_at_once(own_server):
-    server = own_server(256 * MIB).start()
+    server = own_server(448 * MIB).start()
     s3 = server.client()
-    s3.create_bucket(Bucket="b")
-    s3.put_object(Bucket="b", Key="k", Body=b"x")
+    s3.create_bucket(Bucket="ends")
+    s3.put_object(Bucket="ends", Key="k", Body=b"x")
     idle = socket.create_connection(server.address)
-    idle.sendall(b"PUT /b/slow HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n")
+    idle.sendall(b"PUT /ends/slow HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n")
     server.signal(signal.SIGINT)
     time.sleep(0.2)
     if server.process.poll() is None:
@@ -177,11 +152,11 @@ def test_a_second_signal_ends_at_once(own_server):
     assert server.wait(5) in (0, 130)
     idle.close()
     server.start()
-    assert server.client().get_object(Bucket="b", Key="k")["Body"].read() == b"x"
+    assert server.client().get_object(Bucket="ends", Key="k")["Body"].read() == b"x"
 
 
 def test_flags_that_contradict_the_cluster_are_refused(own_server):
-    server = own_server(256 * MIB).start()
+    server = own_server(448 * MIB).start()
     server.stop()
     for words in (["--data-shards", "3"], ["--devices", "7"], ["--device-size", "1GiB"]):
         done = server.holdfast("dev", "--data", server.data, *words, check=False)
