@@ -111,6 +111,7 @@ impl Front {
             permit: None,
         };
         let is_head = request.method() == Method::HEAD;
+        let confuses = expects_for_nothing(request.headers());
         let result = match self.permits.clone().try_acquire_owned() {
             Ok(permit) => {
                 finish.permit = Some(permit);
@@ -128,6 +129,9 @@ impl Front {
             parts.status = StatusCode::PARTIAL_CONTENT;
         }
         parts.headers.insert(REQUEST_ID, context.id.header());
+        if confuses {
+            parts.headers.insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+        }
         finish.status = parts.status;
         Response::from_parts(parts, ResponseBody { inner: body, finish })
     }
@@ -171,6 +175,14 @@ impl Front {
             _ => Ok(Body::empty()),
         }
     }
+}
+
+/// An empty body announced with `Expect: 100-continue` is never asked for, and botocore then takes the final
+/// status for the interim one and loses count of its answers: such a connection is not used again.
+fn expects_for_nothing(headers: &HeaderMap) -> bool {
+    let says =
+        |name: HeaderName, value: &[u8]| headers.get(name).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(value));
+    says(header::EXPECT, b"100-continue") && says(header::CONTENT_LENGTH, b"0")
 }
 
 /// HTTP lets a request without a body leave its length out, and clients do where none is due; s3s wants it

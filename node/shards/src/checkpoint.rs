@@ -33,8 +33,7 @@ struct Snapshot {
 impl State {
     fn snapshot(&mut self) -> Snapshot {
         assert!(self.is_quiet(), "a snapshot is taken when nothing is on its way");
-        let previous: Vec<u32> =
-            self.checkpoint.iter().flat_map(|c| c.parts.iter().map(|part| part.extent)).collect();
+        let previous: Vec<u32> = self.checkpoint.iter().flat_map(|c| c.parts.iter().map(|part| part.extent)).collect();
         let (mut freed, mut quarantined) = (Vec::new(), Vec::new());
         for (number, extent) in (0u32..).zip(&self.extents) {
             match extent.state {
@@ -60,8 +59,7 @@ impl State {
             } else {
                 extent.state
             };
-            let entry =
-                CheckpointExtent { state, generation: extent.generation, written_units: extent.written_units };
+            let entry = CheckpointExtent { state, generation: extent.generation, written_units: extent.written_units };
             entry.encode_to(&mut bytes);
         }
         for (key, location) in &self.index {

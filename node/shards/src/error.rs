@@ -48,6 +48,13 @@ pub enum StoreError {
     /// The device cannot be used as a store.
     #[error("the device cannot be used: {0}")]
     Unusable(#[from] FormatError),
+    /// What recovery starts from is gone: what is on the device is at best an old or partial state. It can be
+    /// read (read-only, by the salvage tools) and must not be built upon.
+    #[error("the device's state is lost: {reason}")]
+    Lost {
+        /// What is gone.
+        reason: String,
+    },
     /// The device is too small for even the smallest layout.
     #[error("a device of {size_bytes} bytes is too small; {min_bytes} are needed")]
     TooSmall {

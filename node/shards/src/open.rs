@@ -112,7 +112,7 @@ impl<D: BlockDevice> Store<D> {
     /// Opens the device's store: recovers its state and, unless `read_only`, readies it for writing.
     ///
     /// # Errors
-    /// [`StoreError`]; a read-only opening writes nothing.
+    /// [`StoreError`]; [`StoreError::Lost`] only when opened for writing. A read-only opening writes nothing.
     pub async fn open(device: D, read_only: bool) -> StoreResult<Self> {
         let label = identify(&device).await?;
         let core = Core::new(device, State::new(label, read_only));
@@ -121,6 +121,9 @@ impl<D: BlockDevice> Store<D> {
             tracing::error!(device = %label.device, offset, what, "damage found while opening the device");
         }
         if !read_only {
+            if let Some(reason) = &report.lost {
+                return Err(StoreError::Lost { reason: reason.clone() });
+            }
             core.begin_boot().await?;
         }
         Ok(Self { core, report })

@@ -144,7 +144,14 @@ impl State {
                 let crcs = block_checksums(&bytes[..item.payload.len()]);
                 let mut head = AlignedBuf::zeroed(layout.payload_at);
                 let record = self.place_record(item, extent, start, crcs, &mut head);
-                return self.push_segment(extent, start, false, vec![record], vec![head.freeze(), bytes], layout.record_bytes);
+                return self.push_segment(
+                    extent,
+                    start,
+                    false,
+                    vec![record],
+                    vec![head.freeze(), bytes],
+                    layout.record_bytes,
+                );
             }
             payload @ Payload::Parts(_) => {
                 let mut buf = AlignedBuf::zeroed(layout.record_bytes);

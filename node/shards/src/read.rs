@@ -27,7 +27,8 @@ impl<D: BlockDevice> Core<D> {
     pub(crate) async fn get(self: &Rc<Self>, key: ShardKey, range: Range<u32>) -> StoreResult<Bytes> {
         loop {
             let location = self.locate(key)?;
-            let range = (range.start.min(location.payload_bytes)) as usize..range.end.min(location.payload_bytes) as usize;
+            let range =
+                (range.start.min(location.payload_bytes)) as usize..range.end.min(location.payload_bytes) as usize;
             let result = self.get_at(&location, range).await;
             match result {
                 // Reclaim may have moved the record and its extent been used again while we read.

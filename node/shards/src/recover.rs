@@ -47,6 +47,8 @@ pub struct RecoveryReport {
     pub fell_back: bool,
     /// Every extent was probed.
     pub probed: bool,
+    /// No anchor page, or no checkpoint where there was one: what was found may be old or partial.
+    pub lost: Option<String>,
 }
 
 struct Start {
@@ -108,6 +110,9 @@ impl<D: BlockDevice> Core<D> {
             opened: Vec::new(),
             probe: suspect || anchors.is_empty(),
         };
+        if anchors.is_empty() {
+            report.lost = Some("no anchor page is left".into());
+        }
         let newest = start.anchor.clone();
         let mut later: Vec<OpenedExtent> = Vec::new();
         while let Some(anchor) = anchors.pop() {
@@ -123,7 +128,9 @@ impl<D: BlockDevice> Core<D> {
                     return Ok(start);
                 }
                 Err(error) => {
-                    report.damage.push((0, format!("the checkpoint of anchor {} is unusable: {error}", anchor.sequence)));
+                    report
+                        .damage
+                        .push((0, format!("the checkpoint of anchor {} is unusable: {error}", anchor.sequence)));
                     report.fell_back = true;
                     let broken = anchor.checkpoint.clone();
                     while anchors.last().is_some_and(|older| older.checkpoint == broken) {
@@ -131,6 +138,9 @@ impl<D: BlockDevice> Core<D> {
                     }
                 }
             }
+        }
+        if newest.checkpoint.is_some() {
+            report.lost = Some("no checkpoint can be read any more".into());
         }
         // No checkpoint to start from: a page may name fewer extents than are in use.
         start.probe |= newest.checkpoint.is_some() || newest.boot > 0;
@@ -162,7 +172,9 @@ impl<D: BlockDevice> Core<D> {
             let at = slot * Geometry::ANCHOR_BYTES;
             let copies: Vec<_> = rings
                 .iter()
-                .map(|ring| ring.as_ref().map(|ring| Anchor::decode(&ring[at..at + Geometry::ANCHOR_BYTES], device, salt)))
+                .map(|ring| {
+                    ring.as_ref().map(|ring| Anchor::decode(&ring[at..at + Geometry::ANCHOR_BYTES], device, salt))
+                })
                 .collect();
             let best = copies.iter().flatten().filter_map(|copy| copy.as_ref().ok()).max_by_key(|a| a.sequence);
             match best {
@@ -403,9 +415,7 @@ impl<D: BlockDevice> Window<'_, D> {
     /// Up to `len` bytes from `at` on, fewer at the extent's end; nothing when they cannot be read.
     async fn bytes(&mut self, at: u32, len: usize, end: u32) -> Option<&[u8]> {
         let len = len.min((end - at) as usize * UNIT_BYTES);
-        let held = |start: u32, buf: &AlignedBuf| {
-            at >= start && (at - start) as usize * UNIT_BYTES + len <= buf.len()
-        };
+        let held = |start: u32, buf: &AlignedBuf| at >= start && (at - start) as usize * UNIT_BYTES + len <= buf.len();
         if !self.buf.as_ref().is_some_and(|buf| held(self.start, buf)) {
             let start = at - at % IO_UNITS;
             let room = (end - start) as usize * UNIT_BYTES;

@@ -11,7 +11,11 @@ use crate::{StoreError, StoreResult};
 
 impl<D: BlockDevice> Core<D> {
     /// Verifies records with keys above `after` until `budget_bytes` have been read.
-    pub(crate) async fn verify(self: &Rc<Self>, after: Option<ShardKey>, budget_bytes: u64) -> StoreResult<VerifyReport> {
+    pub(crate) async fn verify(
+        self: &Rc<Self>,
+        after: Option<ShardKey>,
+        budget_bytes: u64,
+    ) -> StoreResult<VerifyReport> {
         let mut report = VerifyReport { next: after, ..VerifyReport::default() };
         while report.verified_bytes < budget_bytes {
             let entry = {

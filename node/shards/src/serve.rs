@@ -7,7 +7,9 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use disk::BlockDevice;
-use format::{DESCRIPTOR_MAX_BYTES, PAYLOAD_MAX_BYTES, RecordKind, RecordLayout, ShardKey, Space, Stream, TOMBSTONE_MAX_KEYS};
+use format::{
+    DESCRIPTOR_MAX_BYTES, PAYLOAD_MAX_BYTES, RecordKind, RecordLayout, ShardKey, Space, Stream, TOMBSTONE_MAX_KEYS,
+};
 use futures::StreamExt;
 use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
@@ -132,12 +134,10 @@ fn handle<D: BlockDevice>(core: Rc<Core<D>>, request: Request) -> LocalBoxFuture
             answer(reply, Ok(core.list(after, limit)));
             Box::pin(async {})
         }
-        Request::Trim { partition, below, reply } => {
-            Box::pin(async move {
-                let keys = core.journal_keys(partition.0, below.0);
-                answer(reply, core.delete(keys).await);
-            })
-        }
+        Request::Trim { partition, below, reply } => Box::pin(async move {
+            let keys = core.journal_keys(partition.0, below.0);
+            answer(reply, core.delete(keys).await);
+        }),
         Request::Verify { after, budget_bytes, reply } => {
             Box::pin(async move { answer(reply, core.verify(after, budget_bytes).await) })
         }

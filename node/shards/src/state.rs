@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use format::{
-    ANCHOR_MAX_OPENED, Anchor, CheckpointExtent, CheckpointRef, CheckpointShard, ExtentState, Label, OpenedExtent, Place, ShardKey, Space, Stream,
-    UNIT_BYTES,
+    ANCHOR_MAX_OPENED, Anchor, CheckpointExtent, CheckpointRef, CheckpointShard, ExtentState, Label, OpenedExtent,
+    Place, ShardKey, Space, Stream, UNIT_BYTES,
 };
 use tokio::sync::oneshot;
 

@@ -306,13 +306,35 @@ fn with_every_anchor_lost_the_extents_still_tell() {
     .expect("opens");
     disk.raw_write(64 << 10, &[0xff; 4096 * 64]);
     disk.raw_write(512 << 10, &[0xff; 4096 * 64]);
-    run(&disk, |store, report| async move {
-        assert!(report.probed, "{report:?}");
-        for id in 0..30 {
-            assert_eq!(store.get(key(id), 0..u32::MAX).await.expect("get"), pattern(id, 0, 9000), "{id}");
-        }
-    })
-    .expect("opens");
+    let error = run(&disk, |_, _| async {}).expect_err("nothing is built on what may be an old state");
+    assert!(matches!(error, StoreError::Lost { .. }), "{error}");
+    block_on(async {
+        let store = Store::open(disk.clone(), true).await.expect("opens for reading");
+        assert!(store.report().probed, "{:?}", store.report());
+        let (tell, handle) = futures::channel::oneshot::channel();
+        let serve = store.serve(|handle| drop(tell.send(handle)));
+        let work = async {
+            let store = handle.await.expect("the store passes its handle");
+            for id in 0..30 {
+                assert_eq!(store.get(key(id), 0..u32::MAX).await.expect("get"), pattern(id, 0, 9000), "{id}");
+            }
+        };
+        futures::join!(serve, work);
+    });
+}
+
+#[test]
+fn a_device_whose_extents_were_overwritten_is_not_taken_for_an_empty_one() {
+    let disk = fresh(64);
+    for _ in 0..3 {
+        run(&disk, |store, _| async move {
+            store.put(key(1), Bytes::new(), parts(&pattern(1, 0, 9000))).await.expect("put");
+        })
+        .expect("opens");
+    }
+    disk.raw_write(1 << 20, &vec![0xee; 8 << 20]);
+    let error = run(&disk, |_, _| async {}).expect_err("its checkpoints are gone");
+    assert!(matches!(error, StoreError::Lost { .. }), "{error}");
 }
 
 #[test]
@@ -330,7 +352,8 @@ fn a_damaged_label_copy_is_survived_and_two_are_refused() {
 fn a_record_that_cannot_fit_is_refused_by_name() {
     let disk = fresh(64);
     run(&disk, |store, _| async move {
-        let error = store.put(key(1), Bytes::new(), parts(&vec![1; EXTENT_BYTES as usize])).await.expect_err("too large");
+        let error =
+            store.put(key(1), Bytes::new(), parts(&vec![1; EXTENT_BYTES as usize])).await.expect_err("too large");
         assert!(matches!(error, StoreError::TooLarge { .. }), "{error}");
         let long = Bytes::from(vec![1; format::DESCRIPTOR_MAX_BYTES + 1]);
         let error = store.put(key(1), long, parts(b"x")).await.expect_err("too large");

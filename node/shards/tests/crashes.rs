@@ -52,7 +52,9 @@ fn draw(rng: &SeededEntropy, version: u64) -> Op {
 
 async fn apply(store: &StoreHandle, op: Op) -> bool {
     match op {
-        Op::Put { id, version, len } => store.put(key(id), Bytes::new(), parts(&pattern(id, version, len))).await.is_ok(),
+        Op::Put { id, version, len } => {
+            store.put(key(id), Bytes::new(), parts(&pattern(id, version, len))).await.is_ok()
+        }
         Op::Delete { id } => store.delete(vec![key(id)]).await.is_ok(),
         Op::Checkpoint => store.checkpoint().await.is_ok(),
     }
@@ -91,7 +93,9 @@ async fn check(store: &StoreHandle, model: &mut Model) {
             Err(StoreError::NotFound) => None,
             Err(error) => panic!("key {id}: {error}"),
         };
-        let fits = |want: &&Option<(u64, usize)>| want.map(|(version, len)| pattern(*id, version, len)) == got.as_deref().map(<[u8]>::to_vec);
+        let fits = |want: &&Option<(u64, usize)>| {
+            want.map(|(version, len)| pattern(*id, version, len)) == got.as_deref().map(<[u8]>::to_vec)
+        };
         let held = *may.iter().find(fits).unwrap_or_else(|| {
             panic!("key {id} holds {:?} bytes, may hold one of {may:?}", got.as_ref().map(Bytes::len))
         });
