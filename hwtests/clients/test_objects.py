@@ -106,8 +106,7 @@ def test_ranges(s3, bucket):
         assert got["ContentRange"] == f"bytes {start}-{end - 1}/{size}", text
         assert got["ResponseMetadata"]["HTTPStatusCode"] == 206
     refused(416, "InvalidRange", s3.get_object, Bucket=bucket, Key="k", Range=f"bytes={size}-")
-    whole = s3.get_object(Bucket=bucket, Key="k", Range="lines=1-2")
-    assert (whole["ResponseMetadata"]["HTTPStatusCode"], whole["ContentLength"]) == (200, size)
+    refused(400, "InvalidArgument", s3.get_object, Bucket=bucket, Key="k", Range="lines=1-2")
 
 
 def test_conditions_on_reads(s3, bucket):
