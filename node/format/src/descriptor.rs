@@ -284,8 +284,14 @@ mod tests {
 
     #[test]
     fn pack_directories_survive_their_bytes() {
-        let entry =
-            |key: &str, offset| PackEntry { bucket: "b".into(), key: key.into(), part: 3, modified_ms: 5, offset, len: 10 };
+        let entry = |key: &str, offset| PackEntry {
+            bucket: "b".into(),
+            key: key.into(),
+            part: 3,
+            modified_ms: 5,
+            offset,
+            len: 10,
+        };
         let mut pack = encode_pack_directory(&[entry("x", 0), entry("y/z", 10)]);
         let start = pack.len() as u32;
         pack.extend_from_slice(&[9; 20]);

@@ -62,7 +62,8 @@ mod tests {
             let groups = Groups::new(devices, width).expect("enough devices");
             let mut held = vec![vec![0; width]; devices];
             for group in 0..groups.count() {
-                let mut members: Vec<_> = (0..width).map(|slot| groups.device(group, slot).expect("a device")).collect();
+                let mut members: Vec<_> =
+                    (0..width).map(|slot| groups.device(group, slot).expect("a device")).collect();
                 members.iter().enumerate().for_each(|(slot, device)| held[*device][slot] += 1);
                 members.sort_unstable();
                 members.dedup();
