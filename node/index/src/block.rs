@@ -19,7 +19,9 @@ impl Wake for Unpark {
 /// Waits for `future` here. On a worker of a multi-threaded runtime the other tasks move to another
 /// worker first. The future must be completed by another thread: a store has one of its own.
 pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
+    // Out of the caller's cooperative budget: once that is spent, a future is woken by the scheduler only,
+    // which cannot run while its thread waits here.
+    let mut future = pin!(tokio::task::unconstrained(future));
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut context = Context::from_waker(&waker);
     if let Poll::Ready(value) = future.as_mut().poll(&mut context) {

@@ -6,8 +6,9 @@
 //! - Memory: the bytes of one stripe or journal record at a time, and for the whole set the names of the
 //!   objects and where their stripes are.
 //!
-//! Left out on purpose: the index's views. They are derived; what they alone know (which multipart uploads
-//! were completed, and what was deleted, before the journal's first record) is reported as uncertain.
+//! The index's views help where one can be read (what was completed or deleted before the journal's first
+//! record), and are needed by nothing: without them, completed multipart uploads of that time count as
+//! uncertain, and what was deleted then may come back while its bytes last.
 
 #![forbid(unsafe_code)]
 

@@ -63,6 +63,8 @@ pub struct SalvageSummary {
     pub journal_commands: u64,
     /// Positions of the journal between its ends that no device can give.
     pub journal_gaps: u64,
+    /// Journal position of the index view that helped, when one could be read.
+    pub index_position: Option<u64>,
     /// Packs, journal records and devices that could not be read, and why.
     pub trouble: Vec<String>,
 }

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use base::PartitionId;
+use index::RestingView;
 use serde::Serialize;
 use shards::StoreHandle;
 use thiserror::Error;
@@ -14,6 +16,10 @@ use crate::resolve::{Piece, Resolution, Resolver, Version};
 use crate::stripes::StripeReader;
 use crate::survey::{Name, Survey};
 
+/// The partition of a host that has one.
+const PARTITION: PartitionId = PartitionId(0);
+/// Memory for the pages of one view.
+const VIEW_CACHE_BYTES: usize = 32 << 20;
 /// Notes kept of one version; a long object that lost a device has a hole in every stripe.
 const NOTES_MAX: usize = 100;
 /// Most bytes that a hole is made wide: a damaged description must not make a file of exabytes.
@@ -99,7 +105,9 @@ pub async fn rescue<S: Sink>(
     let replay = Replay::of(stores, &copies).await;
     let mut reader = StripeReader::new(stores);
     let survey = Survey::of(stores, &mut reader).await;
-    let resolver = Resolver::new(&survey, &replay);
+    let view = best_view(stores, &copies);
+    let rows = view.as_ref().and_then(|view| view.rows().ok());
+    let resolver = Resolver::new(&survey, &replay, rows.as_ref(), &copies.positions);
     let keys: Vec<Name> = resolver.names().into_iter().collect();
     let mut rescue = Rescue {
         reader,
@@ -108,6 +116,7 @@ pub async fn rescue<S: Sink>(
         summary: begun(&survey, &replay, &copies),
         written: 0,
     };
+    rescue.summary.index_position = rows.as_ref().and(view.as_ref()).map(|view| view.applied().0);
     let mut done = Progress { keys_total: keys.len() as u64, ..Progress::default() };
     // Small objects last and pack by pack, so that each pack is decoded once.
     let mut packed = Vec::new();
@@ -128,6 +137,20 @@ pub async fn rescue<S: Sink>(
         progress(done);
     }
     Ok(rescue.summary)
+}
+
+/// The newest view of the index that leaves no gap to the journal's first record.
+fn best_view(stores: &[StoreHandle], copies: &JournalCopies) -> Option<RestingView> {
+    let journal = copies.findings.iter().find(|findings| findings.partition == PARTITION.0);
+    if journal.is_some_and(|findings| findings.absent > 0) {
+        return None;
+    }
+    let first = journal.map_or(0, |findings| findings.first);
+    let views = index::mirrors(stores).into_iter().filter_map(|store| {
+        let view = RestingView::open(&store, PARTITION, VIEW_CACHE_BYTES).ok()??;
+        (view.applied().next().0 >= first).then_some(view)
+    });
+    views.max_by_key(RestingView::applied)
 }
 
 fn begun(survey: &Survey, replay: &Replay, copies: &JournalCopies) -> SalvageSummary {

@@ -1,13 +1,15 @@
 //! Which versions of a key there are, newest first, and where their bytes lie.
 //!
 //! The journal has the last word as far as it reaches. What it does not name was completed before its
-//! first record, or never: what was begun later than that is unproven.
+//! first record, or never: what was begun later than that is unproven. Where a view of the index that
+//! reaches up to the journal can be read, its rows tell what was completed and deleted before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use base::StripeId;
-use index::model::StripeRun;
+use index::Snapshot;
+use index::model::{Layout, ObjectRow, StripeRun};
 use md5::{Digest, Md5};
 
 use crate::events::{Bytes, Event, Replay};
@@ -60,6 +62,19 @@ impl Version {
         })
     }
 
+    fn shares_stripes(&self, other: &Self) -> bool {
+        let ids = |version: &Self| -> BTreeSet<StripeId> {
+            let pieces = version.pieces.iter();
+            pieces
+                .filter_map(|piece| match piece {
+                    Piece::Stripe { stripe, .. } => Some(stripe.id),
+                    Piece::Journal { .. } | Piece::Hole { .. } => None,
+                })
+                .collect()
+        };
+        !ids(self).is_disjoint(&ids(other))
+    }
+
     /// The pack it lies in, when it lies in one.
     pub(crate) fn pack(&self) -> Option<StripeId> {
         match &self.pieces[..] {
@@ -87,6 +102,15 @@ pub(crate) struct Resolver<'a> {
     named: Vec<StripeRun>,
     /// Uploads of each key that the journal knows.
     uploads: BTreeMap<&'a Name, Vec<u128>>,
+    rows: Option<&'a Snapshot>,
+    positions: &'a [Position],
+}
+
+/// What the index says of a key on which the journal is silent.
+enum Row {
+    Unknown,
+    Absent,
+    There(Version),
 }
 
 /// A key while it is looked at.
@@ -97,14 +121,19 @@ struct Key<'a> {
 }
 
 impl<'a> Resolver<'a> {
-    pub(crate) fn new(survey: &'a Survey, replay: &'a Replay) -> Self {
+    pub(crate) fn new(
+        survey: &'a Survey,
+        replay: &'a Replay,
+        rows: Option<&'a Snapshot>,
+        positions: &'a [Position],
+    ) -> Self {
         let mut uploads: BTreeMap<&Name, Vec<u128>> = BTreeMap::new();
         for (id, upload) in &replay.uploads {
             if let Some(name) = &upload.name {
                 uploads.entry(name).or_default().push(*id);
             }
         }
-        Self { survey, replay, named: replay.runs(), uploads }
+        Self { survey, replay, named: replay.runs(), uploads, rows, positions }
     }
 
     /// Every key that anything speaks of.
@@ -135,11 +164,77 @@ impl<'a> Resolver<'a> {
                 list.extend(twins);
             }
         }
-        self.outside(&key, deleted_at.is_some(), &mut older, &mut resolution.uncertain);
+        let row = self.row_of(&key);
+        let mut outside = Vec::new();
+        self.outside(&key, deleted_at.is_some(), &mut outside, &mut resolution.uncertain);
+        match row {
+            Row::Absent => resolution.uncertain.extend(outside.into_iter().map(|mut version| {
+                version.notes.push("the index does not list it: deleted, or never completed".into());
+                version
+            })),
+            _ => older.extend(outside),
+        }
         older.sort_by_key(|version| std::cmp::Reverse((version.modified_ms, version.pack())));
         resolution.versions.extend(older);
         self.unproven_uploads(&key, deleted_at.is_some(), &mut resolution.uncertain);
+        if let Row::There(version) = row {
+            // The upload that the row was made of is proven by it.
+            resolution.uncertain.retain(|other| !other.shares_stripes(&version));
+            resolution.versions.insert(0, version);
+        }
         resolution
+    }
+
+    /// What the index says, when the journal says nothing for certain.
+    fn row_of(&self, key: &Key<'_>) -> Row {
+        let is_certain = |event: &Event| match event {
+            Event::Put { doubtful, .. } | Event::Completed { doubtful, .. } => !doubtful,
+            Event::Deleted => true,
+        };
+        let Some(rows) = self.rows.filter(|_| !key.events.iter().any(is_certain)) else { return Row::Unknown };
+        match rows.object(&key.name.0, &key.name.1) {
+            Ok(Some(row)) => Row::There(self.version_of_row(key, row)),
+            Ok(None) => Row::Absent,
+            Err(_) => Row::Unknown,
+        }
+    }
+
+    fn version_of_row(&self, key: &Key<'_>, row: ObjectRow) -> Version {
+        let source = match row.layout {
+            Layout::Journal { .. } => "journal",
+            Layout::Stripes(_) => "stripes",
+            Layout::Packed { .. } => "pack",
+            Layout::Parts(_) => "multipart",
+        };
+        let mut pieces = Vec::new();
+        self.pieces_of_layout(key, &row.layout, row.size, &mut pieces);
+        let number = (u128::from(row.modified_ms) << 64) | u128::from(row.size);
+        Version { number, modified_ms: row.modified_ms, source, pieces, notes: Vec::new() }
+    }
+
+    fn pieces_of_layout(&self, key: &Key<'_>, layout: &Layout, size: u64, pieces: &mut Vec<Piece>) {
+        let lost = |what: String| Piece::Hole { bytes: Some(size), what };
+        match layout {
+            Layout::Stripes(runs) => pieces.extend(pieces_of(key, &Bytes::Stripes(runs.clone()), size)),
+            Layout::Journal { lsn, offset } => {
+                let at = self.positions.iter().find(|at| at.lsn == *lsn);
+                let end = u32::try_from(size).ok().and_then(|size| offset.checked_add(size));
+                pieces.push(match at.zip(end) {
+                    Some((at, end)) => Piece::Journal { at: at.clone(), range: *offset..end },
+                    None => lost(format!("journal position {} is not there", lsn.0)),
+                });
+            }
+            Layout::Packed { stripe, offset, .. } => {
+                let start = *offset as usize;
+                pieces.push(match self.survey.packs.get(stripe) {
+                    Some(pack) => Piece::Stripe { stripe: pack.clone(), range: start..start + size as usize },
+                    None => lost(format!("pack {stripe} is not there")),
+                });
+            }
+            Layout::Parts(parts) => {
+                parts.iter().for_each(|part| self.pieces_of_layout(key, &part.layout, part.size, pieces));
+            }
+        }
     }
 
     /// What an event made, and whether that is doubtful.
