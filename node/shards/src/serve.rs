@@ -32,7 +32,7 @@ impl<D: BlockDevice> Store<D> {
         let core = self.core;
         let device = core.state.borrow().label.device;
         ready(StoreHandle::new(device, tx));
-        let mut tasks: FuturesUnordered<LocalBoxFuture<'static, ()>> = FuturesUnordered::new();
+        let mut tasks: Tasks = FuturesUnordered::new();
         let mut closing = None;
         poll_fn(|cx| poll_serve(&core, &mut requests, &mut tasks, &mut closing, cx)).await;
         let result = finish(&core, &mut tasks).await;
@@ -42,20 +42,38 @@ impl<D: BlockDevice> Store<D> {
     }
 }
 
+type Tasks = FuturesUnordered<LocalBoxFuture<'static, ()>>;
+
+/// Starts what the state calls for and moves what is under way; gives whether anything happened.
+fn advance<D: BlockDevice>(core: &Rc<Core<D>>, tasks: &mut Tasks, cx: &mut Context<'_>) -> bool {
+    let mut progress = core.take_dirty();
+    if progress {
+        core.pump();
+    }
+    for task in core.take_spawned() {
+        tasks.push(task);
+        progress = true;
+    }
+    while let Poll::Ready(Some(())) = tasks.poll_next_unpin(cx) {
+        progress = true;
+    }
+    progress
+}
+
 type Closing = Option<oneshot::Sender<StoreResult<()>>>;
 
 /// Ready when the store is to close and nothing is under way any more.
 fn poll_serve<D: BlockDevice>(
     core: &Rc<Core<D>>,
     requests: &mut mpsc::Receiver<Request>,
-    tasks: &mut FuturesUnordered<LocalBoxFuture<'static, ()>>,
+    tasks: &mut Tasks,
     closing: &mut Closing,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
     core.park(cx.waker());
     let mut open = true;
     loop {
-        let mut progress = core.take_dirty();
+        let mut progress = false;
         while open && closing.is_none() && tasks.len() < TASKS_MAX {
             match requests.poll_recv(cx) {
                 Poll::Ready(Some(Request::Close { reply })) => *closing = Some(reply),
@@ -67,14 +85,7 @@ fn poll_serve<D: BlockDevice>(
                 Poll::Pending => break,
             }
         }
-        core.pump();
-        for task in core.take_spawned() {
-            tasks.push(task);
-            progress = true;
-        }
-        while let Poll::Ready(Some(())) = tasks.poll_next_unpin(cx) {
-            progress = true;
-        }
+        progress |= advance(core, tasks, cx);
         if tasks.is_empty() && (closing.is_some() || !open) && !progress {
             return Poll::Ready(());
         }
@@ -85,10 +96,7 @@ fn poll_serve<D: BlockDevice>(
 }
 
 /// The last checkpoint, so that the next opening has nothing to roll forward.
-async fn finish<D: BlockDevice>(
-    core: &Rc<Core<D>>,
-    tasks: &mut FuturesUnordered<LocalBoxFuture<'static, ()>>,
-) -> StoreResult<()> {
+async fn finish<D: BlockDevice>(core: &Rc<Core<D>>, tasks: &mut Tasks) -> StoreResult<()> {
     assert!(core.locks.is_idle(), "no key is held when nothing is under way");
     if core.state.borrow().read_only {
         return Ok(());
@@ -101,15 +109,7 @@ async fn finish<D: BlockDevice>(
     poll_fn(|cx| {
         core.park(cx.waker());
         loop {
-            let mut progress = core.take_dirty();
-            core.pump();
-            for task in core.take_spawned() {
-                tasks.push(task);
-                progress = true;
-            }
-            while let Poll::Ready(Some(())) = tasks.poll_next_unpin(cx) {
-                progress = true;
-            }
+            let progress = advance(core, tasks, cx);
             if tasks.is_empty() && !progress {
                 return Poll::Ready(());
             }
