@@ -1,7 +1,5 @@
 //! Six simulated disks, each on a thread of its own with the store that owns it, and the object layer over them.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};

@@ -1,7 +1,5 @@
 //! Runs a store over the simulated disk, on one thread, to the end of a client's work.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
-
 use std::future::Future;
 
 use base::{ClusterId, DeviceId};
