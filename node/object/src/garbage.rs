@@ -1,12 +1,13 @@
 //! Freeing stripes: those no row refers to any more, and those of uploads that were given up.
 //!
-//! A garbage row is taken only when every reader that may have seen the object has ended; its shards are
+//! A garbage row is taken only when every reader that may have seen the object has ended (or an hour has passed); its shards are
 //! deleted on every device that answers, and only then is the row removed. A device that is away keeps
 //! its shards; they are found unreferenced when it is back.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use base::StripeId;
 use format::ShardKey;
@@ -15,11 +16,14 @@ use index::model::{Command, StripeRun};
 use shards::StoreError;
 
 use crate::api::ObjectResult;
-use crate::inner::{Inner, index_error};
+use crate::inner::{Inner, Ripening, index_error};
 use crate::store::ObjectStore;
 
 /// Garbage rows taken by one step.
 const ROWS_MAX: usize = 256;
+/// How long a download may hold garbage back. A slower one fails by name when it comes to a freed stripe:
+/// one client must not keep the devices full for ever.
+const READER_TIME_MAX: Duration = Duration::from_secs(3600);
 /// Keys deleted on one device by one request.
 const KEYS_MAX: usize = 4096;
 
@@ -35,15 +39,10 @@ impl ObjectStore {
             let freed = free(inner, &abandoned).await;
             inner.stats.orphans_freed.fetch_add(freed, Ordering::Relaxed);
         }
-        let rows = inner.partition.read(|rows| rows.garbage(0, ROWS_MAX)).map_err(|error| index_error(&error))?;
-        if rows.is_empty() {
-            return Ok(!abandoned.is_empty());
-        }
-        let epoch = inner.readers.advance();
-        if !inner.readers.have_left(epoch) {
-            // Long downloads delay the freeing, not the caller; looked at again by the next call.
-            return Ok(false);
-        }
+        let mut rows = inner.partition.read(|rows| rows.garbage(0, ROWS_MAX)).map_err(|error| index_error(&error))?;
+        let Some(last) = rows.last() else { return Ok(!abandoned.is_empty()) };
+        let Some(newest) = ripe(inner, last.id) else { return Ok(false) };
+        rows.retain(|row| row.id <= newest);
         let runs: Vec<StripeRun> = rows.iter().flat_map(|row| row.runs.iter().copied()).collect();
         let freed = free(inner, &runs).await;
         inner.stats.stripes_freed.fetch_add(freed, Ordering::Relaxed);
@@ -51,6 +50,19 @@ impl ObjectStore {
         let done = inner.partition.submit(Command::GarbageFreed { ids }, Vec::new()).await;
         done.map(|_| true).map_err(|error| index_error(&error))
     }
+}
+
+/// The newest garbage row that no reader needs any more. Readers that began after a row was seen do not
+/// count: there are always some on a busy node.
+fn ripe(inner: &Inner, last: u64) -> Option<u64> {
+    let now = inner.clock.monotonic();
+    let mut ripening = inner.ripening.lock().unwrap_or_else(PoisonError::into_inner);
+    let seen = *ripening.get_or_insert_with(|| Ripening { newest: last, epoch: inner.readers.advance(), since: now });
+    if !inner.readers.have_left(seen.epoch) && now.saturating_sub(seen.since) < READER_TIME_MAX {
+        return None;
+    }
+    *ripening = None;
+    Some(seen.newest)
 }
 
 /// Deletes every shard of the runs on every device that answers; gives the number of stripes.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use base::{Clock, Entropy};
 use coding::Code;
@@ -11,7 +12,6 @@ use index::{IndexError, Partition};
 use placement::Groups;
 use shards::{StoreError, StoreHandle};
 use thiserror::Error;
-use tokio::sync::Notify;
 
 use crate::api::{ObjectError, ObjectResult};
 use crate::config::{ConfigError, Redundancy};
@@ -69,6 +69,8 @@ pub(crate) struct Inner {
     /// Whether the devices take shards; looked at by the daemon's timer.
     pub(crate) has_room: AtomicBool,
     pub(crate) readers: Readers,
+    /// Garbage seen, waiting for the readers of its time.
+    pub(crate) ripening: Mutex<Option<Ripening>>,
     /// Runs of uploads that were given up, to be freed.
     pub(crate) abandoned: Mutex<Vec<StripeRun>>,
     /// Stripe ids below this belong to an earlier life.
@@ -143,11 +145,21 @@ pub(crate) fn unexpected(outcome: &Outcome) -> ObjectError {
     ObjectError::Internal(format!("the index answered {outcome:?}"))
 }
 
+/// Garbage rows that are freed once the readers that may still need them have ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ripening {
+    /// The newest of the rows.
+    pub(crate) newest: u64,
+    /// Readers of this epoch and before may need them.
+    pub(crate) epoch: u64,
+    /// When they were seen; monotonic.
+    pub(crate) since: Duration,
+}
+
 /// Readers under way, by the epoch they began in: what garbage they may still need is not freed.
 #[derive(Default)]
 pub(crate) struct Readers {
     state: Mutex<ReaderState>,
-    ended: Notify,
 }
 
 #[derive(Default)]
@@ -200,7 +212,5 @@ impl Drop for ReadGuard {
                 state.active.remove(&self.epoch);
             }
         }
-        drop(state);
-        self.inner.readers.ended.notify_waiters();
     }
 }

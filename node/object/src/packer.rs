@@ -43,7 +43,7 @@ impl ObjectStore {
         let mut entries = Vec::with_capacity(members.len());
         let mut data: Vec<Bytes> = Vec::with_capacity(members.len());
         let (mut offset, mut read) = (0, Vec::with_capacity(members.len()));
-        for member in members {
+        for (member, modified_ms) in members {
             // One that cannot be read stays where it is, and does not hold the others back.
             let bytes = match read_layout(inner, &member.from, u64::from(member.size)).await {
                 Ok(bytes) => bytes,
@@ -56,7 +56,7 @@ impl ObjectStore {
                 bucket: member.bucket.clone(),
                 key: member.key.clone(),
                 part: member.part.unwrap_or(0),
-                modified_ms: self.modified_ms(&member)?,
+                modified_ms,
                 offset,
                 len: member.size,
             });
@@ -124,13 +124,9 @@ impl ObjectStore {
         }
     }
 
-    fn modified_ms(&self, member: &SmallObject) -> ObjectResult<u64> {
-        let head = self.inner.partition.read(|rows| rows.head(&member.bucket, &member.key));
-        Ok(head.map_err(|error| index_error(&error))?.map_or(0, |head| head.modified_ms))
-    }
-
-    /// The members of the next pack, when there is enough for one.
-    fn gather(&self, now: bool) -> ObjectResult<Option<Vec<SmallObject>>> {
+    /// The members of the next pack with their times, when there is enough for one. Both come from one
+    /// moment's rows: an overwrite in between must not give old bytes a new time in the directory.
+    fn gather(&self, now: bool) -> ObjectResult<Option<Vec<(SmallObject, u64)>>> {
         let inner = &self.inner;
         let room = inner.redundancy.stripe_bytes();
         let acked = inner.partition.status().journal.acked;
@@ -149,7 +145,14 @@ impl ObjectStore {
                 full |= !members.is_empty();
             }
             let due = full || members.len() >= OBJECTS_MAX || lagging || now;
-            Ok((due && !members.is_empty()).then_some(members))
+            if !due || members.is_empty() {
+                return Ok(None);
+            }
+            let timed = members.into_iter().map(|member| {
+                let head = rows.head(&member.bucket, &member.key)?;
+                Ok((member, head.map_or(0, |head| head.modified_ms)))
+            });
+            timed.collect::<Result<Vec<_>, _>>().map(Some)
         });
         gathered.map_err(|error| index_error(&error))
     }

@@ -75,6 +75,7 @@ impl ObjectStore {
             stats: ObjectStats::default(),
             has_room: true.into(),
             readers: Readers::default(),
+            ripening: Mutex::default(),
             abandoned: Mutex::default(),
             first_stripe,
         };
