@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::observe::Health;
 
-/// Between looks at the devices' free space: how much may be taken in after a device has become full.
+/// Between looks at the devices: how much may be taken in after a device has become full.
 const SPACE_EVERY: Duration = Duration::from_millis(250);
 /// Between looks for garbage, while there is none.
 const GARBAGE_EVERY: Duration = Duration::from_millis(500);
@@ -27,8 +27,8 @@ pub(crate) fn start(store: &ObjectStore, health: &Arc<Health>, stop: &watch::Rec
     let (s, h) = (store.clone(), Arc::clone(health));
     tasks.spawn(until(stop.clone(), async move {
         loop {
-            let has_room = s.look_at_space().await;
-            h.look(&s, has_room).await;
+            let intake = s.look_at_devices().await;
+            h.look(&s, intake);
             sleep(SPACE_EVERY).await;
         }
     }));

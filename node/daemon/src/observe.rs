@@ -7,7 +7,7 @@ use base::DeviceId;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use gateway::GatewayStats;
-use object::{ObjectStats, ObjectStore};
+use object::{Intake, ObjectStats, ObjectStore};
 use shards::{StoreHandle, StoreStats};
 
 use crate::admin::{Observed, Readiness};
@@ -28,14 +28,15 @@ impl Health {
         *self.readiness.lock().unwrap_or_else(PoisonError::into_inner) = readiness;
     }
 
-    pub(crate) async fn look(&self, store: &ObjectStore, has_room: bool) {
+    pub(crate) fn look(&self, store: &ObjectStore, intake: Intake) {
         let writable = store.index_status().journal.writable;
-        self.set(match (has_room, writable) {
-            (true, true) => Readiness::Ready,
-            (_, false) => Readiness::NotReady("the journal has too few copies: reads only".into()),
-            (false, true) => Readiness::NotReady(
-                "too few devices take new shards (full, missing or failed): reads and deletes only".into(),
-            ),
+        self.set(match intake {
+            _ if !writable => Readiness::NotReady("the journal has too few copies: reads only".into()),
+            Intake::Open => Readiness::Ready,
+            Intake::Full => Readiness::NotReady("the devices are full: reads and deletes only".into()),
+            Intake::TooFewDevices => {
+                Readiness::NotReady("too few devices take writes (missing or failed): reads and deletes only".into())
+            }
         });
     }
 }

@@ -1,7 +1,7 @@
 //! What all parts of the object layer share.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +27,17 @@ pub enum OpenError {
     /// The index cannot be opened.
     #[error(transparent)]
     Index(#[from] IndexError),
+}
+
+/// Whether new objects are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intake {
+    /// They are.
+    Open = 0,
+    /// Enough devices work, too few of them have room.
+    Full = 1,
+    /// Too few devices work.
+    TooFewDevices = 2,
 }
 
 /// Counters since the layer was opened.
@@ -66,8 +77,8 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) stats: ObjectStats,
-    /// Whether the devices take shards; looked at by the daemon's timer.
-    pub(crate) has_room: AtomicBool,
+    /// Whether the devices take shards ([`Intake`] as a number); looked at by the daemon's timer.
+    pub(crate) intake: AtomicU8,
     pub(crate) readers: Readers,
     /// Garbage seen, waiting for the readers of its time.
     pub(crate) ripening: Mutex<Option<Ripening>>,
@@ -83,7 +94,23 @@ impl Inner {
     }
 
     pub(crate) fn require_room(&self) -> ObjectResult<()> {
-        if self.has_room.load(Ordering::Relaxed) { Ok(()) } else { Err(ObjectError::InsufficientStorage) }
+        match self.intake() {
+            Intake::Open => Ok(()),
+            Intake::Full => Err(ObjectError::InsufficientStorage),
+            Intake::TooFewDevices => Err(ObjectError::Unavailable("too few devices take writes".into())),
+        }
+    }
+
+    pub(crate) fn intake(&self) -> Intake {
+        match self.intake.load(Ordering::Relaxed) {
+            0 => Intake::Open,
+            1 => Intake::Full,
+            _ => Intake::TooFewDevices,
+        }
+    }
+
+    pub(crate) fn set_intake(&self, intake: Intake) {
+        self.intake.store(intake as u8, Ordering::Relaxed);
     }
 
     /// A number that no other put or upload has.

@@ -27,7 +27,7 @@ mod stripe;
 mod write;
 
 pub use config::{ConfigError, INLINE_MAX_BYTES, PUT_MAX_BYTES, Redundancy, SHARD_BYTES};
-pub use inner::{ObjectStats, OpenError};
+pub use inner::{Intake, ObjectStats, OpenError};
 pub use packer::PackReport;
 pub use read::ObjectReader;
 pub use store::{ObjectStore, OpenConfig};

@@ -1,6 +1,5 @@
 //! The object layer of one host: [`ObjectApi`] over stores and index.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use base::{Clock, Entropy, PartitionId};
@@ -15,7 +14,7 @@ use crate::api::{
 };
 use crate::config::Redundancy;
 use crate::ids::StripeIds;
-use crate::inner::{Inner, ObjectStats, OpenError, ReadGuard, Readers, index_error, refused, unexpected};
+use crate::inner::{Inner, Intake, ObjectStats, OpenError, ReadGuard, Readers, index_error, refused, unexpected};
 use crate::memory::Memory;
 use crate::read::ObjectReader;
 use crate::{multipart, put};
@@ -73,7 +72,7 @@ impl ObjectStore {
             clock: config.clock,
             entropy: config.entropy,
             stats: ObjectStats::default(),
-            has_room: true.into(),
+            intake: (Intake::Open as u8).into(),
             readers: Readers::default(),
             ripening: Mutex::default(),
             abandoned: Mutex::default(),
@@ -111,21 +110,25 @@ impl ObjectStore {
         rows.map(|rows| rows.len()).map_err(|error| index_error(&error))
     }
 
-    /// Looks at the devices' free space; the daemon calls it a few times a second. Gives whether new
-    /// objects are taken.
-    pub async fn look_at_space(&self) -> bool {
-        let mut with_room = 0;
+    /// Looks at the devices; the daemon calls it a few times a second. Gives whether new objects are taken.
+    pub async fn look_at_devices(&self) -> Intake {
+        let (mut working, mut with_room) = (0, 0);
         for store in self.inner.stores.iter().flatten() {
             if let Ok(stats) = store.stats().await
                 && !stats.poisoned
-                && stats.available_bytes >= ROOM_MIN_BYTES
             {
-                with_room += 1;
+                working += 1;
+                with_room += usize::from(stats.available_bytes >= ROOM_MIN_BYTES);
             }
         }
-        let has_room = with_room >= self.inner.redundancy.shards_min();
-        self.inner.has_room.store(has_room, Ordering::Relaxed);
-        has_room
+        let needed = self.inner.redundancy.shards_min();
+        let intake = match () {
+            () if with_room >= needed => Intake::Open,
+            () if working >= needed => Intake::Full,
+            () => Intake::TooFewDevices,
+        };
+        self.inner.set_intake(intake);
+        intake
     }
 
     /// Makes the index durable and trims its journal; the daemon calls it every few seconds.

@@ -1,7 +1,6 @@
 //! Writing stripes: k+m shards side by side, and what to do when some cannot be written.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use base::StripeId;
 use format::{Descriptor, ShardKey};
@@ -11,7 +10,7 @@ use shards::{Payload, StoreError};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::api::{ObjectError, ObjectResult};
-use crate::inner::{Inner, count, index_error, store_error};
+use crate::inner::{Inner, Intake, count, index_error, store_error};
 use crate::stripe::{EncodedStripe, StripeBuf, memory_bytes};
 
 /// Stripes of one body that may be on their way to the devices while the next is being filled.
@@ -235,7 +234,7 @@ async fn write_stripe(
         let (slot, error) = &failed[0];
         tracing::warn!(stripe = %descriptor.stripe, failed = failed.len(), slot, %error, "a stripe was refused");
         return Err(if full {
-            inner.has_room.store(false, Ordering::Relaxed);
+            inner.set_intake(Intake::Full);
             ObjectError::InsufficientStorage
         } else if matches!(error, StoreError::Closed) {
             ObjectError::Unavailable(format!("{} of {} devices", failed.len(), inner.code.total()))

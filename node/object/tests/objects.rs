@@ -5,6 +5,7 @@ mod rack;
 
 use std::sync::atomic::Ordering;
 
+use object::Intake;
 use object::api::{BodyError, Condition, ListQuery, ObjectApi, ObjectError, ObjectMeta};
 use rack::{DEVICES, Given, Rack, collect, pattern};
 
@@ -80,6 +81,9 @@ async fn one_missing_device_is_tolerated_by_writes_and_owed() {
     rack.restart(&[2, 5]).await.expect("starts");
     check_all(&rack, "two missing").await;
     let error = rack.put("refused", &pattern(1, 200_000)).await.expect_err("below the tolerance");
+    assert!(matches!(error, ObjectError::Unavailable(_)), "{error}");
+    assert_eq!(rack.objects().look_at_devices().await, Intake::TooFewDevices);
+    let error = rack.put("refused", b"small").await.expect_err("missing devices are not full ones");
     assert!(matches!(error, ObjectError::Unavailable(_)), "{error}");
     assert_eq!(rack.get("refused").await, Err(ObjectError::NoSuchKey));
 }
@@ -220,7 +224,7 @@ async fn full_devices_refuse_puts_serve_reads_and_come_back() {
     };
     assert_eq!(refused, ObjectError::InsufficientStorage);
     assert!(stored > 20, "only {stored} objects fit");
-    assert!(!rack.objects().look_at_space().await, "the devices are full");
+    assert_eq!(rack.objects().look_at_devices().await, Intake::Full);
     assert_eq!(rack.put("small", b"x").await.expect_err("full"), ObjectError::InsufficientStorage);
     for n in 0..stored {
         assert!(rack.get(&format!("f{n}")).await.expect("reads go on") == pattern(n, 3_000_000));
@@ -230,7 +234,7 @@ async fn full_devices_refuse_puts_serve_reads_and_come_back() {
         assert!(deleted.expect("deletes go on"));
     }
     let mut tries = 0;
-    while !rack.objects().look_at_space().await {
+    while rack.objects().look_at_devices().await != Intake::Open {
         rack.objects().collect_garbage().await.expect("garbage");
         tries += 1;
         assert!(tries < 1000, "deleting brings the space back");
