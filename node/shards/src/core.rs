@@ -5,19 +5,17 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use bytes::Bytes;
-use disk::{AlignedBuf, BlockDevice, DiskError, IO_ALIGN};
+use disk::{AlignedBuf, BlockDevice, DiskError, DiskOp, IO_ALIGN};
 use format::{Geometry, RecordKind, ShardKey, Stream};
 use futures::future::LocalBoxFuture;
 use tokio::sync::oneshot;
 
+use crate::fault::FaultKind;
 use crate::handle::Payload;
 use crate::keylock::KeyLocks;
 use crate::place::{SegmentWrite, WriteItem};
 use crate::state::State;
 use crate::{StoreError, StoreResult};
-
-/// Bytes written since the last checkpoint that call for another: bounds what recovery reads.
-const CHECKPOINT_INTERVAL_BYTES: u64 = 512 << 20;
 
 pub(crate) struct Core<D> {
     pub(crate) device: D,
@@ -98,13 +96,16 @@ impl<D: BlockDevice> Core<D> {
             state.quiet_waiters.drain(..).for_each(|waiter| _ = waiter.send(()));
         }
         let dead_space = state.space_is_low() && state.has_dead_extents();
-        let due = state.bytes_since_checkpoint >= CHECKPOINT_INTERVAL_BYTES || dead_space || state.checkpoint_wanted;
+        let due = state.bytes_since_checkpoint >= state.limits.checkpoint_interval_bytes
+            || dead_space
+            || state.checkpoint_wanted;
         if due && !state.checkpoint_busy {
             state.checkpoint_busy = true;
             let core = Rc::clone(self);
             self.spawn(Box::pin(async move { core.background_checkpoint().await }));
         }
-        if !state.reclaim_busy && state.space_is_low() && crate::reclaim::victim(&state).is_some() {
+        let asked = !state.reclaim_waiters.is_empty();
+        if !state.reclaim_busy && (asked || (state.space_is_low() && crate::reclaim::victim(&state).is_some())) {
             state.reclaim_busy = true;
             let core = Rc::clone(self);
             self.spawn(Box::pin(async move { core.reclaim_one().await }));
@@ -187,6 +188,8 @@ impl<D: BlockDevice> Core<D> {
         if state.poison.is_none() {
             tracing::error!(device = %state.label.device, %error, "device poisoned: no further writes");
         }
+        let (kind, offset) = fault_of(error);
+        state.faults.note(kind, offset, error.to_string());
         state.poison(&error.to_string());
         drop(state);
         self.touch();
@@ -243,8 +246,18 @@ impl<D: BlockDevice> Core<D> {
             }
             Err(error) => {
                 state.stats.device_errors += 1;
+                state.faults.note(FaultKind::Read, Some(start), error.to_string());
                 Err(error.into())
             }
         }
+    }
+}
+
+fn fault_of(error: &DiskError) -> (FaultKind, Option<u64>) {
+    match error {
+        DiskError::Medium { op: DiskOp::Flush, .. } => (FaultKind::Flush, None),
+        DiskError::Medium { offset, .. } | DiskError::NoSpace { offset, .. } => (FaultKind::Write, Some(*offset)),
+        DiskError::Gone { op: DiskOp::Flush } | DiskError::Os { op: DiskOp::Flush, .. } => (FaultKind::Flush, None),
+        _ => (FaultKind::Write, None),
     }
 }

@@ -9,11 +9,7 @@ use disk::AlignedBytes;
 use format::ShardKey;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{StoreError, StoreResult, StoreStats};
-
-/// Requests that may wait in front of one device. Enough to keep any device busy through a group
-/// commit; the rest waits with its sender, so that overload is felt where it is made.
-pub const QUEUE_LEN: usize = 512;
+use crate::{FaultRecord, StoreError, StoreResult, StoreStats};
 
 /// Bytes to be stored.
 #[derive(Debug, Clone)]
@@ -80,6 +76,8 @@ pub(crate) enum Request {
     Verify { after: Option<ShardKey>, budget_bytes: u64, reply: oneshot::Sender<StoreResult<VerifyReport>> },
     Sync { reply: oneshot::Sender<StoreResult<()>> },
     Checkpoint { reply: oneshot::Sender<StoreResult<()>> },
+    Reclaim { reply: oneshot::Sender<StoreResult<bool>> },
+    Faults { reply: oneshot::Sender<StoreResult<Vec<FaultRecord>>> },
     Stats { reply: oneshot::Sender<StoreResult<StoreStats>> },
     Close { reply: oneshot::Sender<StoreResult<()>> },
 }
@@ -189,6 +187,23 @@ impl StoreHandle {
     /// [`StoreError`].
     pub async fn checkpoint(&self) -> StoreResult<()> {
         self.ask(|reply| Request::Checkpoint { reply }).await
+    }
+
+    /// Moves the live records of the extent that gains most, now, so that it can be freed by the next
+    /// checkpoints; false when no extent is worth it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; records that could not be read stay where they are.
+    pub async fn reclaim(&self) -> StoreResult<bool> {
+        self.ask(|reply| Request::Reclaim { reply }).await
+    }
+
+    /// The newest faults met since the store was opened, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`].
+    pub async fn faults(&self) -> StoreResult<Vec<FaultRecord>> {
+        self.ask(|reply| Request::Faults { reply }).await
     }
 
     /// Counters and space.

@@ -7,9 +7,10 @@ use disk::{AlignedBuf, BlockDevice};
 use format::{ANCHOR_MAX_OPENED, Anchor, FormatError, Geometry, Label};
 
 use crate::core::Core;
+use crate::fault::FaultKind;
 use crate::recover::RecoveryReport;
 use crate::state::State;
-use crate::{StoreError, StoreResult};
+use crate::{Limits, StoreError, StoreResult};
 
 /// Extents that may be opened before the first checkpoint of a new life has to be there.
 const ROOM_TO_OPEN: usize = 40;
@@ -114,11 +115,20 @@ impl<D: BlockDevice> Store<D> {
     /// # Errors
     /// [`StoreError`]; [`StoreError::Lost`] only when opened for writing. A read-only opening writes nothing.
     pub async fn open(device: D, read_only: bool) -> StoreResult<Self> {
+        Self::open_with(device, read_only, Limits::default()).await
+    }
+
+    /// As [`Self::open`], within bounds other than the usual ones.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_with(device: D, read_only: bool, limits: Limits) -> StoreResult<Self> {
         let label = identify(&device).await?;
-        let core = Core::new(device, State::new(label, read_only));
+        let core = Core::new(device, State::new(label, read_only, limits));
         let report = core.recover().await?;
         for (offset, what) in &report.damage {
             tracing::error!(device = %label.device, offset, what, "damage found while opening the device");
+            core.state.borrow_mut().faults.note(FaultKind::Recovery, Some(*offset), what.clone());
         }
         if !read_only {
             if let Some(reason) = &report.lost {

@@ -13,14 +13,9 @@ use crate::reclaim;
 use crate::state::State;
 use crate::{StoreError, StoreResult};
 
-/// Bytes of small records that one device write gathers.
-const BATCH_MAX_BYTES: usize = 1 << 20;
-/// Device writes of small records that may be without a finished flush in one extent: while one is being
-/// flushed the next is written, and everything that comes meanwhile gathers for the one after.
-const SMALL_SEGMENTS_MAX: usize = 2;
-/// Bytes without a finished flush in one extent. Recovery looks this far beyond a damaged record for
+/// Most bytes without a finished flush in one extent. Recovery looks this far beyond a damaged record for
 /// proof that it was acknowledged, so it bounds the time of recovery.
-pub(crate) const UNFLUSHED_MAX_BYTES: usize = 24 << 20;
+pub(crate) const UNFLUSHED_CEILING_BYTES: usize = 24 << 20;
 
 /// A record to be written.
 #[derive(Debug)]
@@ -72,7 +67,8 @@ impl State {
             let track = &self.tracks[&extent];
             let unflushed: usize = track.segments.iter().map(|s| s.bytes).sum();
             let small_segments = track.segments.iter().filter(|s| s.small).count();
-            if unflushed + record_bytes > UNFLUSHED_MAX_BYTES || (small && small_segments >= SMALL_SEGMENTS_MAX) {
+            let crowded = unflushed > 0 && unflushed + record_bytes > self.limits.unflushed_max_bytes;
+            if crowded || (small && small_segments >= self.limits.small_segments_max) {
                 return None;
             }
             return Some(if small { self.place_batch(stream, extent) } else { self.place_one(stream, extent) });
@@ -109,12 +105,13 @@ impl State {
     /// Gathers small records from the front of the queue into one buffer.
     fn place_batch(&mut self, stream: Stream, extent: u32) -> SegmentWrite {
         let start = self.segment_start(extent);
-        let room = self.room_bytes(extent).min(BATCH_MAX_BYTES);
+        let room = self.room_bytes(extent);
+        let most = room.min(self.limits.batch_max_bytes);
         let queue = self.queues.get_mut(&stream).expect("every stream has a queue");
         let (mut items, mut bytes) = (Vec::new(), 0);
         while let Some(item) = queue.front() {
             let record = item.layout().record_bytes;
-            if !item.is_small() || bytes + record > room {
+            if !item.is_small() || bytes + record > room || (bytes > 0 && bytes + record > most) {
                 break;
             }
             bytes += record;

@@ -9,6 +9,7 @@ use format::{BLOCK_BYTES, Place, RecordHead, RecordLayout, ShardKey, UNIT_BYTES}
 
 use crate::core::Core;
 use crate::extent::Location;
+use crate::fault::FaultKind;
 use crate::{StoreError, StoreResult};
 
 /// Records up to this size are read whole whatever the range: one read beats two.
@@ -66,8 +67,9 @@ impl<D: BlockDevice> Core<D> {
 
     fn report(&self, key: ShardKey, location: &Location, error: &StoreError) {
         let mut state = self.state.borrow_mut();
-        if matches!(error, StoreError::Corrupt { .. }) {
+        if let StoreError::Corrupt { offset, .. } = error {
             state.stats.corrupt_found += 1;
+            state.faults.note(FaultKind::Corrupt, Some(*offset), error.to_string());
         }
         tracing::warn!(device = %state.label.device, ?key, extent = location.extent, %error, "a record cannot be read");
     }

@@ -10,6 +10,7 @@ use disk::BlockDevice;
 use format::{ExtentState, RecordKind, ShardKey, Stream};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use tokio::sync::oneshot;
 
 use crate::core::Core;
 use crate::extent::Location;
@@ -17,8 +18,6 @@ use crate::handle::Payload;
 use crate::state::State;
 use crate::{StoreError, StoreResult};
 
-/// Records moved at once.
-const MOVES_AT_ONCE: usize = 8;
 /// Extents with more than this share of live units, in percent, are not worth moving.
 const LIVE_MAX_PERCENT: u64 = 90;
 
@@ -36,9 +35,14 @@ pub(crate) fn victim(state: &State) -> Option<u32> {
 
 impl<D: BlockDevice> Core<D> {
     pub(crate) async fn reclaim_one(self: Rc<Self>) {
-        let chosen = victim(&self.state.borrow());
+        let (chosen, waiters) = {
+            let mut state = self.state.borrow_mut();
+            (victim(&state), std::mem::take(&mut state.reclaim_waiters))
+        };
+        let mut told = Ok(chosen.is_some());
         if let Some(extent) = chosen {
             let done = self.evacuate(extent).await;
+            told = done.clone().map(|()| true);
             let mut state = self.state.borrow_mut();
             match done {
                 Ok(()) => state.stats.extents_reclaimed += 1,
@@ -52,7 +56,21 @@ impl<D: BlockDevice> Core<D> {
             }
         }
         self.state.borrow_mut().reclaim_busy = false;
+        waiters.into_iter().for_each(|waiter| drop(waiter.send(told.clone())));
         self.touch();
+    }
+
+    /// Empties the extent that gains most, now; whether there was one.
+    pub(crate) async fn reclaim_now(&self) -> StoreResult<bool> {
+        let done = {
+            let mut state = self.state.borrow_mut();
+            state.check_writable()?;
+            let (tell, done) = oneshot::channel();
+            state.reclaim_waiters.push(tell);
+            done
+        };
+        self.touch();
+        done.await.unwrap_or(Err(StoreError::Closed))
     }
 
     /// Moves every live record of an extent; the first failure is given when all have been tried.
@@ -63,11 +81,12 @@ impl<D: BlockDevice> Core<D> {
             state.index.iter().filter(|(_, l)| l.extent == extent).map(|(k, l)| (*k, *l)).collect()
         };
         records.sort_by_key(|(_, location)| location.offset_units);
+        let moves_at_once = self.state.borrow().limits.moves_at_once;
         let mut moves = FuturesUnordered::new();
         let mut records = records.into_iter();
         let mut result = Ok(());
         loop {
-            while moves.len() < MOVES_AT_ONCE
+            while moves.len() < moves_at_once
                 && let Some((key, location)) = records.next()
             {
                 moves.push(self.move_record(key, location));

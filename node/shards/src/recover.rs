@@ -21,7 +21,7 @@ use format::{
 
 use crate::core::Core;
 use crate::extent::{Effect, Extent, Location};
-use crate::place::UNFLUSHED_MAX_BYTES;
+use crate::place::UNFLUSHED_CEILING_BYTES;
 use crate::{StoreError, StoreResult};
 
 const IO_UNITS: u32 = (IO_ALIGN / UNIT_BYTES) as u32;
@@ -465,7 +465,7 @@ impl<D: BlockDevice> Window<'_, D> {
 
     /// The next proven header at or after `from` that says that everything up to beyond `damaged` was durable.
     async fn proof_of_durability(&mut self, damaged: u32, from: u32, end: u32) -> Option<u32> {
-        let reach = damaged + ((UNFLUSHED_MAX_BYTES + format::PAYLOAD_MAX_BYTES) / UNIT_BYTES) as u32;
+        let reach = damaged + ((UNFLUSHED_CEILING_BYTES + format::PAYLOAD_MAX_BYTES) / UNIT_BYTES) as u32;
         let mut at = from;
         while at < end.min(reach) {
             let place = self.core.state.borrow().place(self.extent, at);

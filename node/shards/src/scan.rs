@@ -6,6 +6,7 @@ use disk::BlockDevice;
 use format::{ShardKey, UNIT_BYTES};
 
 use crate::core::Core;
+use crate::fault::FaultKind;
 use crate::handle::VerifyReport;
 use crate::{StoreError, StoreResult};
 
@@ -33,7 +34,10 @@ impl<D: BlockDevice> Core<D> {
                 // Moved, replaced or removed meanwhile: no finding.
                 if self.state.borrow().index.get(&key) == Some(&location) {
                     let mut state = self.state.borrow_mut();
-                    state.stats.corrupt_found += u64::from(matches!(error, StoreError::Corrupt { .. }));
+                    if let StoreError::Corrupt { offset, .. } = error {
+                        state.stats.corrupt_found += 1;
+                        state.faults.note(FaultKind::Corrupt, Some(offset), error.to_string());
+                    }
                     drop(state);
                     report.bad.push((key, error));
                 }

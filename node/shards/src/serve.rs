@@ -16,19 +16,16 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::core::Core;
-use crate::handle::{Payload, QUEUE_LEN, Request, ShardInfo, StoreHandle};
+use crate::handle::{Payload, Request, ShardInfo, StoreHandle};
 use crate::open::Store;
 use crate::state::stream_of;
 use crate::{StoreError, StoreResult};
-
-/// Requests under way at once; more wait in the queue. Covers the deepest group commit we expect.
-const TASKS_MAX: usize = 1024;
 
 impl<D: BlockDevice> Store<D> {
     /// Serves requests until the store is closed or every handle is gone; then writes a checkpoint and
     /// gives the device up. The handle is passed to `ready` first.
     pub async fn serve(self, ready: impl FnOnce(StoreHandle)) {
-        let (tx, mut requests) = mpsc::channel(QUEUE_LEN);
+        let (tx, mut requests) = mpsc::channel(self.core.state.borrow().limits.queue_len);
         let core = self.core;
         let device = core.state.borrow().label.device;
         ready(StoreHandle::new(device, tx));
@@ -71,10 +68,11 @@ fn poll_serve<D: BlockDevice>(
     cx: &mut Context<'_>,
 ) -> Poll<()> {
     core.park(cx.waker());
+    let tasks_max = core.state.borrow().limits.tasks_max;
     let mut open = true;
     loop {
         let mut progress = false;
-        while open && closing.is_none() && tasks.len() < TASKS_MAX {
+        while open && closing.is_none() && tasks.len() < tasks_max {
             match requests.poll_recv(cx) {
                 Poll::Ready(Some(Request::Close { reply })) => *closing = Some(reply),
                 Poll::Ready(Some(request)) => {
@@ -143,6 +141,11 @@ fn handle<D: BlockDevice>(core: Rc<Core<D>>, request: Request) -> LocalBoxFuture
         }
         Request::Sync { reply } => Box::pin(async move { answer(reply, core.flush().await) }),
         Request::Checkpoint { reply } => Box::pin(async move { answer(reply, core.checkpoint_now().await) }),
+        Request::Reclaim { reply } => Box::pin(async move { answer(reply, core.reclaim_now().await) }),
+        Request::Faults { reply } => {
+            answer(reply, Ok(core.state.borrow().faults.list()));
+            Box::pin(async {})
+        }
         Request::Stats { reply } => {
             answer(reply, Ok(core.state.borrow().counted()));
             Box::pin(async {})

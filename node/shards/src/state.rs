@@ -9,12 +9,14 @@ use format::{
 use tokio::sync::oneshot;
 
 use crate::extent::{Effect, Extent, Location, Track};
+use crate::fault::Faults;
 use crate::place::WriteItem;
-use crate::{StoreError, StoreResult, StoreStats};
+use crate::{Limits, StoreError, StoreResult, StoreStats};
 
 pub(crate) struct State {
     pub(crate) label: Label,
     pub(crate) read_only: bool,
+    pub(crate) limits: Limits,
     pub(crate) extents: Vec<Extent>,
     pub(crate) free: BTreeSet<u32>,
     pub(crate) index: BTreeMap<ShardKey, Location>,
@@ -49,16 +51,20 @@ pub(crate) struct State {
     pub(crate) flush_busy: bool,
     pub(crate) flush_waiters: Vec<oneshot::Sender<StoreResult<()>>>,
     pub(crate) reclaim_busy: bool,
+    /// Told when the reclaim under way has ended: whether there was anything to reclaim.
+    pub(crate) reclaim_waiters: Vec<oneshot::Sender<StoreResult<bool>>>,
+    pub(crate) faults: Faults,
     pub(crate) poison: Option<String>,
     pub(crate) stats: StoreStats,
 }
 
 impl State {
-    pub(crate) fn new(label: Label, read_only: bool) -> Self {
+    pub(crate) fn new(label: Label, read_only: bool, limits: Limits) -> Self {
         let extents = label.geometry.extents;
         Self {
             label,
             read_only,
+            limits: limits.sane(),
             extents: vec![Extent::UNUSED; extents as usize],
             free: (0..extents).collect(),
             index: BTreeMap::new(),
@@ -86,6 +92,8 @@ impl State {
             flush_busy: false,
             flush_waiters: Vec::new(),
             reclaim_busy: false,
+            reclaim_waiters: Vec::new(),
+            faults: Faults::default(),
             poison: None,
             stats: StoreStats::default(),
         }
@@ -232,6 +240,7 @@ impl State {
         }
         self.flush_waiters.drain(..).for_each(|waiter| drop(waiter.send(Err(error()))));
         self.quiet_waiters.clear();
+        self.reclaim_waiters.drain(..).for_each(|waiter| drop(waiter.send(Err(error()))));
         self.anchor_waiters.clear();
         let waiting = self.checkpoint_waiters.drain(..).chain(self.checkpoint_waiters_next.drain(..));
         waiting.for_each(|waiter| drop(waiter.send(Err(error()))));
