@@ -8,10 +8,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-/// Alignment in bytes of every buffer, offset and length at the door: fits 512- and 4096-byte sectors.
+/// Alignment in bytes of every buffer, and of every write and discard: fits 512- and 4096-byte sectors.
 pub const IO_ALIGN: usize = 4096;
 
-/// An owned, zeroed buffer, aligned to [`IO_ALIGN`], of a length that is a multiple of it.
+/// The finest grain of reads, in bytes; [`crate::DeviceFacts::read_align_bytes`] says what one device takes.
+pub const READ_ALIGN_MIN: usize = 512;
+
+/// An owned buffer that starts at a multiple of [`IO_ALIGN`]. Its length is a multiple of that too, unless it was made
+/// to be read into: then of [`READ_ALIGN_MIN`].
 pub struct AlignedBuf {
     ptr: NonNull<u8>,
     len: usize,
@@ -31,7 +35,20 @@ impl AlignedBuf {
     /// When `len` is near `isize::MAX`.
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
-        let len = len.max(1).next_multiple_of(IO_ALIGN);
+        Self::allocate(len.max(1).next_multiple_of(IO_ALIGN))
+    }
+
+    /// A buffer for a read of `len` bytes, rounded up to [`READ_ALIGN_MIN`]; at least one unit long. What it holds
+    /// before the read says nothing.
+    ///
+    /// # Panics
+    /// When `len` is near `isize::MAX`.
+    #[must_use]
+    pub fn for_read(len: usize) -> Self {
+        Self::allocate(len.max(1).next_multiple_of(READ_ALIGN_MIN))
+    }
+
+    fn allocate(len: usize) -> Self {
         let layout = Self::layout(len);
         // SAFETY: the layout has a non-zero size.
         #[allow(unsafe_code)]
@@ -62,7 +79,7 @@ impl AlignedBuf {
 
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
-        // SAFETY: allocated in `zeroed` with this very layout, freed once.
+        // SAFETY: allocated in `allocate` with this very layout, freed once.
         #[allow(unsafe_code)]
         unsafe {
             dealloc(self.ptr.as_ptr(), Self::layout(self.len));
@@ -104,7 +121,8 @@ impl fmt::Debug for AlignedBuf {
     }
 }
 
-/// A shared, immutable piece of an [`AlignedBuf`]; start and length are multiples of [`IO_ALIGN`].
+/// A shared, immutable piece of an [`AlignedBuf`]; it starts at a multiple of [`IO_ALIGN`], and its length is one, too,
+/// unless it is the whole of a buffer that was made to be read into.
 #[derive(Clone)]
 pub struct AlignedBytes {
     buf: Arc<AlignedBuf>,
@@ -171,6 +189,16 @@ mod tests {
             assert_eq!(buf.len(), got);
             assert_eq!(buf.as_ptr() as usize % IO_ALIGN, 0);
             assert!(buf.iter().all(|b| *b == 0));
+        }
+    }
+
+    #[test]
+    fn buffers_for_reads_are_aligned_and_rounded_to_sectors() {
+        for (asked, got) in [(0, 512), (1, 512), (512, 512), (513, 1024), (4096, 4096), (4097, 4608)] {
+            let buf = AlignedBuf::for_read(asked);
+            assert_eq!(buf.len(), got);
+            assert_eq!(buf.as_ptr() as usize % IO_ALIGN, 0);
+            assert_eq!(buf.freeze().try_into_mut().expect("the only piece").len(), got);
         }
     }
 

@@ -8,7 +8,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 
-use crate::{AlignedBuf, AlignedBytes, BlockDevice, DiskError, DiskResult, IO_ALIGN, MAX_WRITE_PARTS};
+use crate::{AlignedBuf, AlignedBytes, BlockDevice, DiskError, DiskResult, IO_ALIGN, MAX_WRITE_PARTS, READ_ALIGN_MIN};
 
 /// The smallest device that the checks can run on, in bytes.
 pub const SIZE_BYTES_MIN: u64 = 4 * 1024 * 1024;
@@ -23,6 +23,7 @@ pub async fn all<D: BlockDevice>(device: &D) {
     facts_are_sound(device);
     what_is_written_is_read_back(device).await;
     parts_are_gathered_in_order(device).await;
+    reads_are_as_fine_as_the_facts_say(device).await;
     what_breaks_the_rules_is_refused(device).await;
     later_writes_win(device).await;
     flushes_succeed_alone_and_together(device).await;
@@ -53,6 +54,8 @@ pub fn facts_are_sound<D: BlockDevice>(device: &D) {
     assert!(facts.size_bytes.is_multiple_of(PAGE), "{} bytes are not whole pages", facts.size_bytes);
     assert!(facts.sector_bytes.is_power_of_two(), "sectors of {} bytes", facts.sector_bytes);
     assert!((512..=IO_ALIGN as u32).contains(&facts.sector_bytes), "sectors of {} bytes", facts.sector_bytes);
+    let read_align = facts.read_align_bytes;
+    assert!([READ_ALIGN_MIN, IO_ALIGN].contains(&(read_align as usize)), "reads at multiples of {read_align} bytes");
     assert!(!facts.engine.is_empty() && !facts.path.is_empty(), "a device says what it is");
 }
 
@@ -90,6 +93,36 @@ pub async fn parts_are_gathered_in_order<D: BlockDevice>(device: &D) {
     assert!(read[..] == whole[IO_ALIGN..3 * IO_ALIGN], "a piece of a buffer reads back otherwise");
 }
 
+/// Reads start and end at any multiple of the fact, across pages and up to the end, and at nothing finer.
+///
+/// # Panics
+/// When the device breaks the contract.
+pub async fn reads_are_as_fine_as_the_facts_say<D: BlockDevice>(device: &D) {
+    let grain = device.facts().read_align_bytes as usize;
+    let base = device.facts().size_bytes - 4 * PAGE;
+    let whole = pattern(31, 4);
+    device.write(base, vec![whole.clone()]).await.expect("a write succeeds");
+    for start in (0..2 * IO_ALIGN).step_by(grain) {
+        for len in [grain, 3 * grain, IO_ALIGN, IO_ALIGN + grain, whole.len() - start] {
+            let range = start..(start + len).min(whole.len());
+            let buf = AlignedBuf::for_read(range.len());
+            let read = device.read(base + start as u64, buf).await.expect("a read at the grain succeeds");
+            assert!(read[..] == whole[range.clone()], "bytes {range:?} read back otherwise");
+        }
+    }
+    let last = whole.len() - grain;
+    let read = device.read(base + last as u64, AlignedBuf::for_read(grain)).await.expect("the last sector reads");
+    assert!(read[..] == whole[last..], "the last {grain} bytes read back otherwise");
+    let over = device.read(base + last as u64, AlignedBuf::for_read(2 * grain)).await;
+    refused(over, "read of two sectors, one of them over the end", base + last as u64);
+    refused(device.read(base + 256, AlignedBuf::for_read(grain)).await, "read", base + 256);
+    if grain > READ_ALIGN_MIN {
+        let finer = READ_ALIGN_MIN as u64;
+        refused(device.read(base + finer, AlignedBuf::for_read(grain)).await, "read", base + finer);
+        refused(device.read(base, AlignedBuf::for_read(READ_ALIGN_MIN)).await, "read of less than a sector", base);
+    }
+}
+
 /// Requests outside the device, between pages, or of no parts or too many, are the caller's bug and change nothing.
 ///
 /// # Panics
@@ -99,7 +132,9 @@ pub async fn what_breaks_the_rules_is_refused<D: BlockDevice>(device: &D) {
     let last = size - PAGE;
     device.write(last, vec![pattern(5, 1)]).await.expect("a write succeeds");
     for offset in [1, 512, size, last + 1, u64::MAX - PAGE + 1, u64::MAX / PAGE * PAGE] {
-        refused(device.read(offset, AlignedBuf::zeroed(IO_ALIGN)).await, "read", offset);
+        if offset != u64::from(device.facts().read_align_bytes) {
+            refused(device.read(offset, AlignedBuf::zeroed(IO_ALIGN)).await, "read", offset);
+        }
         refused(device.write(offset, vec![pattern(6, 1)]).await, "write", offset);
         refused(device.discard(offset, PAGE).await, "discard", offset);
     }
@@ -107,6 +142,9 @@ pub async fn what_breaks_the_rules_is_refused<D: BlockDevice>(device: &D) {
     refused(device.write(last, vec![pattern(6, 1), pattern(7, 1)]).await, "write over the end", last);
     refused(device.write(last, vec![]).await, "write of no parts", last);
     refused(device.write(0, vec![pattern(6, 1); MAX_WRITE_PARTS + 1]).await, "write of too many parts", 0);
+    let sectors = |len| AlignedBuf::for_read(len).freeze();
+    refused(device.write(0, vec![sectors(512)]).await, "write of less than a page", 0);
+    refused(device.write(0, vec![sectors(512), sectors(IO_ALIGN - 512)]).await, "write of parts of a page", 0);
     refused(device.discard(0, PAGE + 512).await, "discard of part of a page", 0);
     refused(device.discard(last, 2 * PAGE).await, "discard over the end", last);
     expect_pattern(device, last, 5, 1).await;

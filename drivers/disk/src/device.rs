@@ -29,6 +29,8 @@ pub struct DeviceFacts {
     pub size_bytes: u64,
     /// Logical sector size in bytes.
     pub sector_bytes: u32,
+    /// What offsets and lengths of reads are multiples of: 512 or 4096, never less than a sector of a raw device.
+    pub read_align_bytes: u32,
     /// Spinning medium.
     pub rotational: bool,
     /// Zoned medium.
@@ -54,14 +56,15 @@ pub trait BlockDevice: 'static {
     /// What is known of the device.
     fn facts(&self) -> &DeviceFacts;
 
-    /// Fills `buf` from `offset` (bytes) on. On error the contents of the buffer say nothing.
+    /// Fills `buf` from `offset` (bytes) on; both `offset` and the buffer's length are multiples of
+    /// [`DeviceFacts::read_align_bytes`]. On error the contents of the buffer say nothing.
     ///
     /// # Errors
     /// [`crate::DiskError`] with the place.
     fn read(&self, offset: u64, buf: AlignedBuf) -> impl Future<Output = DiskResult<AlignedBuf>>;
 
-    /// Writes `parts` one after the other from `offset` (bytes) on; at most [`MAX_WRITE_PARTS`] of them,
-    /// each of a length that is a multiple of [`crate::IO_ALIGN`]. Not durable until flushed.
+    /// Writes `parts` one after the other from `offset` (bytes) on; at most [`MAX_WRITE_PARTS`] of them. `offset`
+    /// and the length of each are multiples of [`crate::IO_ALIGN`]. Not durable until flushed.
     ///
     /// # Errors
     /// [`crate::DiskError`] with the place; any part of the range may then hold old or new bytes.
@@ -73,7 +76,8 @@ pub trait BlockDevice: 'static {
     /// After an error nothing may be assumed of any write since the last good flush.
     fn flush(&self) -> impl Future<Output = DiskResult<()>>;
 
-    /// Tells the device that a range is free; its contents are then unspecified.
+    /// Tells the device that a range is free; its contents are then unspecified. Both numbers are multiples of
+    /// [`crate::IO_ALIGN`].
     ///
     /// # Errors
     /// [`crate::DiskError`] with the place.

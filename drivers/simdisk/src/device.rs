@@ -8,7 +8,8 @@ use std::rc::Rc;
 
 use base::SeededEntropy;
 use disk::{
-    AlignedBuf, AlignedBytes, BlockDevice, DeviceFacts, DeviceKind, DiskError, DiskOp, DiskResult, MAX_WRITE_PARTS,
+    AlignedBuf, AlignedBytes, BlockDevice, DeviceFacts, DeviceKind, DiskError, DiskOp, DiskResult, IO_ALIGN,
+    MAX_WRITE_PARTS,
 };
 
 use crate::medium::{Medium, PAGE_BYTES, SECTOR_BYTES};
@@ -34,6 +35,19 @@ enum FlushFate {
     Done,
     Lied,
     Failed,
+}
+
+/// What a simulated disk is like, faults aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Logical sector in bytes, 512 or 4096: the grain of reads. A crash tears at 512 bytes all the same.
+    pub sector_bytes: u32,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { sector_bytes: SECTOR_BYTES as u32 }
+    }
 }
 
 struct State {
@@ -109,13 +123,10 @@ impl State {
         }
     }
 
-    fn random_place(&self, len: usize) -> u64 {
-        let pages = len as u64 / PAGE_BYTES;
-        self.entropy.below(self.device_pages() - pages + 1) * PAGE_BYTES
-    }
-
-    fn device_pages(&self) -> u64 {
-        self.medium.size_bytes() / PAGE_BYTES
+    /// Another place for `len` bytes that were meant for `offset`, as finely placed as those.
+    fn random_place(&self, offset: u64, len: usize) -> u64 {
+        let unit = if (offset | len as u64).is_multiple_of(PAGE_BYTES) { PAGE_BYTES } else { SECTOR_BYTES };
+        self.entropy.below((self.medium.size_bytes() - len as u64) / unit + 1) * unit
     }
 }
 
@@ -149,6 +160,20 @@ impl SimDisk {
     /// When `size_bytes` is less than one page.
     #[must_use]
     pub fn with_faults(size_bytes: u64, seed: u64, atlas: FaultAtlas) -> Self {
+        Self::with_shape(size_bytes, seed, atlas, Shape::default())
+    }
+
+    /// A zeroed disk of another shape than the usual.
+    ///
+    /// # Panics
+    /// When `size_bytes` is less than one page, or the shape is none that a disk can have.
+    #[must_use]
+    pub fn with_shape(size_bytes: u64, seed: u64, atlas: FaultAtlas, shape: Shape) -> Self {
+        assert!(
+            [SECTOR_BYTES, PAGE_BYTES].contains(&u64::from(shape.sector_bytes)),
+            "sectors of {} bytes",
+            shape.sector_bytes
+        );
         let size_bytes = size_bytes / PAGE_BYTES * PAGE_BYTES;
         let state = State {
             medium: Medium::new(size_bytes),
@@ -168,7 +193,8 @@ impl SimDisk {
             kind: DeviceKind::Simulated,
             path: format!("sim:{seed:#x}"),
             size_bytes,
-            sector_bytes: SECTOR_BYTES as u32,
+            sector_bytes: shape.sector_bytes,
+            read_align_bytes: shape.sector_bytes,
             rotational: false,
             zoned: false,
             volatile_cache: Some(true),
@@ -294,7 +320,8 @@ impl SimDisk {
     }
 
     fn check(&self, op: DiskOp, offset: u64, len: usize) -> DiskResult<()> {
-        let aligned = offset.is_multiple_of(PAGE_BYTES) && (len as u64).is_multiple_of(PAGE_BYTES) && len > 0;
+        let align = if op == DiskOp::Read { u64::from(self.facts.read_align_bytes) } else { PAGE_BYTES };
+        let aligned = offset.is_multiple_of(align) && (len as u64).is_multiple_of(align) && len > 0;
         let end = offset.checked_add(len as u64);
         if aligned && end.is_some_and(|end| end <= self.facts.size_bytes) {
             return Ok(());
@@ -320,7 +347,7 @@ impl SimDisk {
         }
         if state.strikes(state.atlas.misdirected_read_one_in) {
             state.counts.misdirected_reads += 1;
-            return Ok((polls, state.random_place(len)));
+            return Ok((polls, state.random_place(offset, len)));
         }
         Ok((polls, offset))
     }
@@ -329,7 +356,7 @@ impl SimDisk {
         let op = DiskOp::Write;
         let len = parts.iter().map(|p| p.len()).sum();
         self.check(op, offset, len)?;
-        if parts.len() > MAX_WRITE_PARTS || parts.iter().any(|p| p.is_empty()) {
+        if parts.len() > MAX_WRITE_PARTS || parts.iter().any(|p| p.is_empty() || !p.len().is_multiple_of(IO_ALIGN)) {
             return Err(DiskError::Invalid { op, offset, len });
         }
         let mut state = self.state();
@@ -349,7 +376,7 @@ impl SimDisk {
             fate = Fate::Lost;
         } else if state.strikes(state.atlas.misdirected_write_one_in) {
             state.counts.misdirected_writes += 1;
-            place = state.random_place(len);
+            place = state.random_place(offset, len);
         }
         let id = state.medium.begin(place, parts);
         if !state.tick() {

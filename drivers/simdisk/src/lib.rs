@@ -21,4 +21,4 @@ mod medium;
 mod op;
 
 pub use atlas::{FaultAtlas, FaultCounts};
-pub use device::SimDisk;
+pub use device::{Shape, SimDisk};

@@ -4,7 +4,7 @@ use base::SeededEntropy;
 use disk::contract::{self, pattern};
 use disk::{AlignedBuf, BlockDevice, DiskError, IO_ALIGN};
 use futures::executor::block_on;
-use simdisk::{FaultAtlas, SimDisk};
+use simdisk::{FaultAtlas, Shape, SimDisk};
 
 const PAGE: u64 = IO_ALIGN as u64;
 
@@ -19,7 +19,12 @@ fn write(disk: &SimDisk, offset: u64, seed: u64) {
 #[test]
 fn it_keeps_the_contract_of_devices() {
     for seed in 0..4 {
-        block_on(contract::all(&SimDisk::new(contract::SIZE_BYTES_MIN, seed)));
+        for sector_bytes in [512, 4096] {
+            let disk =
+                SimDisk::with_shape(contract::SIZE_BYTES_MIN, seed, FaultAtlas::default(), Shape { sector_bytes });
+            assert_eq!(disk.facts().read_align_bytes, sector_bytes);
+            block_on(contract::all(&disk));
+        }
     }
 }
 
@@ -144,6 +149,36 @@ fn hooks_strike_once_and_where_they_are_told() {
     let counts = disk.injected();
     assert_eq!((counts.read_errors, counts.write_errors, counts.bit_flips), (1, 1, 1));
     assert_eq!((counts.bad_sectors, counts.bad_sector_hits, counts.deaths), (1, 2, 1));
+}
+
+#[test]
+fn a_bad_sector_fails_the_reads_that_touch_it_and_no_others() {
+    let disk = SimDisk::new(1 << 20, 1);
+    write(&disk, 0, 1);
+    disk.set_bad(1024..1025);
+    let read = |offset, len| block_on(disk.read(offset, AlignedBuf::for_read(len)));
+    for (offset, len) in [(0, 1024), (1536, 2560), (1536, 512)] {
+        let range = offset as usize..offset as usize + len;
+        assert_eq!(read(offset, len).expect("the bad sector is not touched")[..], pattern(1, 1)[range]);
+    }
+    for (offset, len) in [(0, 4096), (1024, 512), (512, 1024), (1024, 3072)] {
+        assert!(read(offset, len).unwrap_err().is_media_fault(), "{len} bytes from {offset} on");
+    }
+}
+
+#[test]
+fn a_misdirected_read_of_a_sector_gives_some_other_sector() {
+    let disk = SimDisk::new(16 * PAGE, 5);
+    let all = pattern(1, 16);
+    block_on(disk.write(0, vec![all.clone()])).unwrap();
+    disk.set_faults(FaultAtlas { misdirected_read_one_in: 1, ..FaultAtlas::default() });
+    let mut inside_pages = 0;
+    for _ in 0..50 {
+        let got = block_on(disk.read(512, AlignedBuf::for_read(512))).unwrap();
+        let from = all.chunks(512).position(|sector| sector == &got[..]).expect("a whole sector of the disk");
+        inside_pages += usize::from(from % 8 != 0);
+    }
+    assert!(inside_pages > 10, "places inside pages are drawn: {inside_pages}");
 }
 
 /// Random writes, reads and flushes; returns everything that came back.

@@ -34,6 +34,8 @@ pub(crate) struct Core {
     /// None once closed.
     file: Option<File>,
     is_block: bool,
+    /// What reads go on at a multiple of when the kernel gave less than was asked.
+    read_align: usize,
     depth: u32,
     in_kernel: u32,
     waiting: VecDeque<u32>,
@@ -46,12 +48,13 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(backend: Backend, file: File, is_block: bool, depth: u32) -> Self {
+    pub(crate) fn new(backend: Backend, file: File, is_block: bool, read_align: usize, depth: u32) -> Self {
         Self {
             slab: Slab::default(),
             backend,
             file: Some(file),
             is_block,
+            read_align,
             depth,
             in_kernel: 0,
             waiting: VecDeque::new(),
@@ -186,8 +189,9 @@ impl Core {
                 }
             }
             Ok(bytes) if matches!(op, DiskOp::Read | DiskOp::Write) && slot.done + bytes < len => {
-                // Only whole pages count: direct I/O cannot go on from anywhere else.
-                let progress = bytes / IO_ALIGN * IO_ALIGN;
+                // Only whole units count: direct I/O cannot go on from anywhere else.
+                let align = if op == DiskOp::Read { self.read_align } else { IO_ALIGN };
+                let progress = bytes / align * align;
                 if progress > 0 {
                     slot.done += progress;
                     return self.enqueue(index);

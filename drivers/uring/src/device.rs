@@ -35,8 +35,8 @@ impl UringDevice {
     }
 
     fn check(&self, op: DiskOp, offset: u64, len: u64) -> DiskResult<()> {
-        let page = IO_ALIGN as u64;
-        let aligned = offset.is_multiple_of(page) && len.is_multiple_of(page) && len > 0;
+        let align = if op == DiskOp::Read { u64::from(self.facts.read_align_bytes) } else { IO_ALIGN as u64 };
+        let aligned = offset.is_multiple_of(align) && len.is_multiple_of(align) && len > 0;
         if aligned && offset.checked_add(len).is_some_and(|end| end <= self.facts.size_bytes) {
             return Ok(());
         }
@@ -76,7 +76,7 @@ impl BlockDevice for UringDevice {
         let op = DiskOp::Write;
         let len = parts.iter().map(|p| p.len() as u64).sum();
         let mut checked = self.check(op, offset, len).and_then(|()| self.check_writable(op));
-        if parts.len() > MAX_WRITE_PARTS || parts.iter().any(|p| p.is_empty()) {
+        if parts.len() > MAX_WRITE_PARTS || parts.iter().any(|p| p.is_empty() || !p.len().is_multiple_of(IO_ALIGN)) {
             checked = Err(DiskError::Invalid { op, offset, len: usize::try_from(len).unwrap_or(usize::MAX) });
         }
         let operation = self.begin(checked, Work::Write(parts), offset, len);

@@ -105,7 +105,8 @@ pub(crate) fn open(options: &OpenOptions, unpark: &Unpark) -> Result<Opened, Dis
         return Err(failed("is neither a block device nor a file")(error));
     }
     let (file, direct) = open_patiently(options, is_block).map_err(failed("cannot be opened"))?;
-    let mut facts = facts::gather(&file, &path, is_block, options.size_bytes).map_err(failed("cannot be used"))?;
+    let mut facts =
+        facts::gather(&file, &path, is_block, direct, options.size_bytes).map_err(failed("cannot be used"))?;
     let backend = backend(options, &file, unpark).map_err(failed("io_uring is refused"))?;
     facts.engine = match (matches!(backend, Backend::Ring(_)), direct) {
         (true, true) => "io_uring",
@@ -114,7 +115,8 @@ pub(crate) fn open(options: &OpenOptions, unpark: &Unpark) -> Result<Opened, Dis
         (false, false) => "blocking, buffered",
     };
     tracing::debug!(path, engine = facts.engine, size_bytes = facts.size_bytes, "device opened");
-    Ok(Opened { core: Core::new(backend, file, is_block, options.queue_depth), facts })
+    let read_align = facts.read_align_bytes as usize;
+    Ok(Opened { core: Core::new(backend, file, is_block, read_align, options.queue_depth), facts })
 }
 
 /// As [`open_claimed`], for as long as the patience lasts.

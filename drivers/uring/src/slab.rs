@@ -31,7 +31,7 @@ pub(crate) struct Slot {
     pub(crate) work: Work,
     pub(crate) offset: u64,
     pub(crate) len: u64,
-    /// Bytes already transferred, when the kernel answered with less than was asked; whole pages.
+    /// Bytes already transferred, when the kernel answered with less than was asked; whole pages, or units of reads.
     pub(crate) done: usize,
     /// Times the kernel asked to try again.
     pub(crate) retries: u32,

@@ -52,7 +52,7 @@ fn loop_devices_keep_the_contract_and_have_one_owner() {
                 async move {
                     let facts = disk.facts().clone();
                     assert_eq!((facts.kind, facts.size_bytes), (DeviceKind::Block, 16 << 20));
-                    assert_eq!(facts.sector_bytes, sector_bytes);
+                    assert_eq!((facts.sector_bytes, facts.read_align_bytes), (sector_bytes, sector_bytes));
                     assert!(!facts.engine.contains("buffered"), "{}", facts.engine);
                     contract::all(&disk).await;
                     let second = run(options, |_| async {}).unwrap_err();
