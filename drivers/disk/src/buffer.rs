@@ -1,12 +1,12 @@
 //! Buffers that carry their alignment in their type and travel by ownership.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
-use std::ptr::NonNull;
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+use crate::pool::{self, Block, Pool, Taken};
 
 /// Alignment in bytes of every buffer, and of every write and discard: fits 512- and 4096-byte sectors.
 pub const IO_ALIGN: usize = 4096;
@@ -17,16 +17,12 @@ pub const READ_ALIGN_MIN: usize = 512;
 /// An owned buffer that starts at a multiple of [`IO_ALIGN`]. Its length is a multiple of that too, unless it was made
 /// to be read into: then of [`READ_ALIGN_MIN`].
 pub struct AlignedBuf {
-    ptr: NonNull<u8>,
+    /// Present until the drop.
+    block: Option<Block>,
     len: usize,
+    /// Where the memory goes back to.
+    home: Option<Arc<Pool>>,
 }
-
-// SAFETY: the buffer owns its memory and has no interior mutability.
-#[allow(unsafe_code)]
-unsafe impl Send for AlignedBuf {}
-// SAFETY: shared references only read.
-#[allow(unsafe_code)]
-unsafe impl Sync for AlignedBuf {}
 
 impl AlignedBuf {
     /// A zeroed buffer of `len` bytes, rounded up to [`IO_ALIGN`]; at least one unit long.
@@ -35,38 +31,45 @@ impl AlignedBuf {
     /// When `len` is near `isize::MAX`.
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
-        Self::allocate(len.max(1).next_multiple_of(IO_ALIGN))
+        let (mut buf, is_zero) = Self::take(len.max(1).next_multiple_of(IO_ALIGN));
+        if !is_zero {
+            buf.fill(0);
+        }
+        buf
     }
 
     /// A buffer for a read of `len` bytes, rounded up to [`READ_ALIGN_MIN`]; at least one unit long. What it holds
-    /// before the read says nothing.
+    /// before the read is unspecified, and may be what an earlier buffer held: it is for devices to fill.
     ///
     /// # Panics
     /// When `len` is near `isize::MAX`.
     #[must_use]
     pub fn for_read(len: usize) -> Self {
-        Self::allocate(len.max(1).next_multiple_of(READ_ALIGN_MIN))
-    }
-
-    fn allocate(len: usize) -> Self {
-        let layout = Self::layout(len);
-        // SAFETY: the layout has a non-zero size.
-        #[allow(unsafe_code)]
-        let ptr = unsafe { alloc_zeroed(layout) };
-        let Some(ptr) = NonNull::new(ptr) else { handle_alloc_error(layout) };
-        Self { ptr, len }
+        let (mut buf, _) = Self::take(len.max(1).next_multiple_of(READ_ALIGN_MIN));
+        // Whoever counts on zeros is found out in tests, and on nothing at random.
+        if cfg!(debug_assertions) {
+            buf.fill(0xa5);
+        }
+        buf
     }
 
     /// A buffer that starts with `bytes` and is zero after them.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        let mut buf = Self::zeroed(bytes.len());
-        buf[..bytes.len()].copy_from_slice(bytes);
+        let (mut buf, is_zero) = Self::take(bytes.len().max(1).next_multiple_of(IO_ALIGN));
+        let (head, tail) = buf.split_at_mut(bytes.len());
+        head.copy_from_slice(bytes);
+        if !is_zero {
+            tail.fill(0);
+        }
         buf
     }
 
-    fn layout(len: usize) -> Layout {
-        Layout::from_size_align(len, IO_ALIGN).expect("a buffer is far smaller than isize::MAX")
+    /// A buffer of `len` bytes, and whether they are known to be zero.
+    fn take(len: usize) -> (Self, bool) {
+        let Taken { block, is_zero, home } = pool::take(len);
+        debug_assert!(len <= block.bytes().len());
+        (Self { block: Some(block), len, home }, is_zero)
     }
 
     /// Gives up the right to change the buffer; the result is shared cheaply.
@@ -79,10 +82,8 @@ impl AlignedBuf {
 
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
-        // SAFETY: allocated in `allocate` with this very layout, freed once.
-        #[allow(unsafe_code)]
-        unsafe {
-            dealloc(self.ptr.as_ptr(), Self::layout(self.len));
+        if let (Some(home), Some(block)) = (&self.home, self.block.take()) {
+            home.give_back(block);
         }
     }
 }
@@ -91,21 +92,13 @@ impl Deref for AlignedBuf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `ptr` points to `len` initialised bytes that we own.
-        #[allow(unsafe_code)]
-        unsafe {
-            std::slice::from_raw_parts(self.ptr.as_ptr(), self.len)
-        }
+        &self.block.as_ref().expect("present until the drop").bytes()[..self.len]
     }
 }
 
 impl DerefMut for AlignedBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above, and `&mut self` makes us the only user.
-        #[allow(unsafe_code)]
-        unsafe {
-            std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len)
-        }
+        &mut self.block.as_mut().expect("present until the drop").bytes_mut()[..self.len]
     }
 }
 
@@ -181,6 +174,9 @@ impl fmt::Debug for AlignedBytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::{KEPT_BYTES_MAX, POOLED_BYTES_MAX, POOLED_BYTES_MIN};
+
+    const MIB: usize = 1 << 20;
 
     #[test]
     fn buffers_are_aligned_zeroed_and_rounded_up() {
@@ -200,6 +196,72 @@ mod tests {
             assert_eq!(buf.as_ptr() as usize % IO_ALIGN, 0);
             assert_eq!(buf.freeze().try_into_mut().expect("the only piece").len(), got);
         }
+    }
+
+    #[test]
+    fn a_used_buffer_comes_back_to_its_maker_and_is_cleared_unless_read_into() {
+        std::thread::spawn(|| {
+            let mut buf = AlignedBuf::zeroed(MIB + 1);
+            buf.fill(7);
+            let place = buf.as_ptr() as usize;
+            let (start, len) = (buf.freeze().slice(IO_ALIGN..2 * IO_ALIGN), MIB + IO_ALIGN);
+            std::thread::spawn(move || drop(start)).join().unwrap();
+            assert_eq!(pool::kept_bytes(), MIB + MIB / 4, "dropped elsewhere, kept here");
+            let buf = AlignedBuf::for_read(MIB + 513);
+            assert_eq!((buf.as_ptr() as usize, buf.len()), (place, MIB + 1024), "used again");
+            assert!(buf.iter().all(|b| *b == buf[0]), "old bytes alone, or those that show up in tests");
+            drop(buf);
+            // Longer than what was filled last, in the same memory.
+            let buf = AlignedBuf::zeroed(MIB + MIB / 4);
+            assert!(buf.as_ptr() as usize == place && buf.len() > len && buf.iter().all(|b| *b == 0));
+            drop(buf);
+            let buf = AlignedBuf::from_bytes(&vec![9; MIB + 5]);
+            assert!(buf.as_ptr() as usize == place && buf[..MIB + 5].iter().all(|b| *b == 9));
+            assert!(buf.len() == len && buf[MIB + 5..].iter().all(|b| *b == 0), "zero after the bytes");
+            assert_eq!(pool::kept_bytes(), 0, "in use");
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn small_and_huge_buffers_are_not_kept_and_the_rest_is_bounded() {
+        std::thread::spawn(|| {
+            for len in [IO_ALIGN, POOLED_BYTES_MIN - 512, POOLED_BYTES_MAX + 512] {
+                drop(AlignedBuf::for_read(len));
+                assert_eq!(pool::kept_bytes(), 0, "{len}");
+            }
+            drop((0..40).map(|i| AlignedBuf::for_read(MIB + i * 8 * IO_ALIGN)).collect::<Vec<_>>());
+            let kept = pool::kept_bytes();
+            assert!(kept <= KEPT_BYTES_MAX && kept > KEPT_BYTES_MAX - 2 * MIB, "{kept}");
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn a_buffer_may_outlive_its_thread_and_be_dropped_while_threads_end() {
+        let late = std::thread::spawn(|| AlignedBuf::from_bytes(&[5; MIB])).join().unwrap();
+        assert!(late.iter().all(|b| *b == 5));
+        drop(late);
+        let (sender, receiver) = std::sync::mpsc::sync_channel(4);
+        let makers: Vec<_> = (0..4u8)
+            .map(|maker| {
+                let sender = sender.clone();
+                std::thread::spawn(move || {
+                    for _ in 0..50 {
+                        let mut buf = AlignedBuf::zeroed(POOLED_BYTES_MIN);
+                        assert!(buf.iter().all(|b| *b == 0));
+                        buf.fill(maker);
+                        sender.send((maker, buf)).unwrap();
+                    }
+                })
+            })
+            .collect();
+        drop(sender);
+        let seen = receiver.into_iter().filter(|(maker, buf)| buf.iter().all(|b| b == maker)).count();
+        makers.into_iter().for_each(|maker| maker.join().unwrap());
+        assert_eq!(seen, 200, "no two buffers share memory");
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod buffer;
 pub mod contract;
 mod device;
 mod error;
+mod pool;
 
 pub use buffer::{AlignedBuf, AlignedBytes, IO_ALIGN, READ_ALIGN_MIN};
 pub use device::{BlockDevice, DeviceFacts, DeviceKind, MAX_WRITE_PARTS};

@@ -5,9 +5,11 @@
 //! of the device rather than as a competitor: its loop carries no futures.
 //!
 //! Usage: `ringbench [DIRECTORY [PART OF A WORKLOAD'S NAME]]`, on a file system with direct I/O and 1 GiB to spare.
+//! `ringbench DIRECTORY buffers` measures what buffers cost instead: docs/decisions/0008-device-specifics.md.
 
 #![forbid(unsafe_code)]
 
+mod buffers;
 mod fio;
 mod ours;
 mod theirs;
@@ -133,9 +135,12 @@ fn main() {
     let dir = tempfile::tempdir_in(base).expect("the directory takes files");
     let path = dir.path().join("device");
     prepare(&path);
+    let wanted = std::env::args().nth(2).unwrap_or_default();
+    if wanted == "buffers" {
+        return buffers::run(&path);
+    }
     let header = ["workload", "engine", "ops/s", "(range)", "CPU us/op"];
     println!("{:<46} {:<12} {:>9} {:>15} {:>10}", header[0], header[1], header[2], header[3], header[4]);
-    let wanted = std::env::args().nth(2).unwrap_or_default();
     for workload in WORKLOADS.into_iter().filter(|w| w.name.contains(&wanted)) {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for round in 0..=RUNS {
