@@ -14,10 +14,10 @@ HOLDFAST = target/release/holdfast
 RAW_DEVICES = $(foreach device,$(DEVICES),--raw-device $(device))
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test unit clients bench lint fmt clean
+.PHONY: help run build test unit clients bench bench-store lint fmt clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: build ## Start a server on DATA (./var); also S3_ADDR, ADMIN_ADDR, DEVICE_SIZE=4GiB, DEVICES="/dev/x ...", CLAIM=1, ARGS
 	@exec $(HOLDFAST) dev --data $(DATA) --s3-addr $(S3_ADDR) --admin-addr $(ADMIN_ADDR) $(if $(DEVICE_SIZE),--device-size $(DEVICE_SIZE)) $(RAW_DEVICES) $(if $(filter 1,$(CLAIM)),--claim) $(ARGS)
@@ -36,6 +36,9 @@ clients: build ## Real S3 clients against the real binary
 
 bench: build ## Print the figures that docs/ names
 	cargo run --release -p benches --bin bench -- $(ARGS)
+
+bench-store: ## Print the figures of one device's store, each beside fio on the same disk
+	cargo run --release -p benches --bin storebench -- $(ARGS)
 
 lint: ## Formatting and lints, warnings refused
 	cargo fmt --all --check

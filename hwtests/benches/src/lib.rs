@@ -3,7 +3,7 @@
 //!
 //! - `s3bench`: an S3 endpoint, from a client's side;
 //! - `bench`: a server of our own on a temporary directory, beside what fio says the disk can do;
-//! - `storebench`: the store of one device alone, beside fio;
+//! - `storebench`: the store of one device alone, beside fio and in memory;
 //! - `coding-compare`, `md5-compare`: libraries side by side, behind features.
 #![forbid(unsafe_code)]
 
@@ -16,4 +16,5 @@ pub mod s3bench;
 pub mod server;
 pub mod sigv4;
 pub mod size;
+pub mod store;
 pub mod table;
