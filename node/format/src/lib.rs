@@ -16,7 +16,7 @@ mod label;
 mod record;
 
 pub use anchor::{ANCHOR_MAX_OPENED, ANCHOR_MAX_PARTS, Anchor, CheckpointPart, CheckpointRef, OpenedExtent, Stream};
-pub use checkpoint::{CheckpointExtent, CheckpointHead, CheckpointShard, ExtentState};
+pub use checkpoint::{CheckpointExtent, CheckpointHead, CheckpointRun, CheckpointShard, ExtentState};
 pub use descriptor::{Descriptor, PackEntry, decode_pack_directory, encode_pack_directory};
 pub use journal::{
     EPOCH_MEMBERS_MAX, FACT_VERSION, FactBody, JOURNAL_HEADER_BYTES, JOURNAL_MAGIC, JOURNAL_VERSION, JournalFact,

@@ -10,8 +10,9 @@
 //! record: where it starts follows from the record's length and the payload's.
 //!
 //! The header says where it belongs (device, extent, generation, offset): a block that was written to,
-//! or read from, another place is seen. Its checksum covers the head's other parts through theirs, and
-//! the index keeps it: one number proves the whole record to be the expected one.
+//! or read from, another place is seen. Its checksum covers the head's other parts through theirs. The
+//! index keeps one number, the proof, that shows the record to be the expected one: this checksum, or the
+//! block's where there is a single block.
 
 use base::DeviceId;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
@@ -180,7 +181,7 @@ impl RecordHead {
     }
 
     /// Writes the head to the start of `out`, which is zero and reaches at least to the payload.
-    /// Gives the header's checksum, the record's proof.
+    /// Gives the record's proof (see [`Self::decode`]).
     ///
     /// # Panics
     /// When sizes disagree or exceed the format's limits.
@@ -218,10 +219,12 @@ impl RecordHead {
         let sum = crc(place.salt, &[&raw.as_bytes()[..HEADER_CRC_AT]]);
         raw.header_crc = sum.into();
         out[..HEADER_BYTES].copy_from_slice(raw.as_bytes());
-        sum
+        proof(sum, &self.block_crcs)
     }
 
-    /// The head at the start of `bytes`, checked against the place it was read from; with its proof.
+    /// The head at the start of `bytes`, checked against the place it was read from; with its proof: the
+    /// checksum of the only block where there is just one, so that a small record is proven without its head;
+    /// the header's checksum otherwise.
     /// `bytes` may end early only after the tables.
     ///
     /// # Errors
@@ -249,7 +252,8 @@ impl RecordHead {
             descriptor: bytes[HEADER_BYTES..HEADER_BYTES + descriptor_bytes].to_vec(),
             block_crcs,
         };
-        Ok((head, raw.header_crc.get()))
+        let proof = proof(raw.header_crc.get(), &head.block_crcs);
+        Ok((head, proof))
     }
 
     /// Bytes of the whole record whose header starts `bytes`, once that header is proven; its tables
@@ -290,6 +294,13 @@ impl RecordHead {
     pub fn payload_fits(&self, payload: &[u8]) -> bool {
         payload.len() == self.payload_bytes as usize
             && payload.chunks(BLOCK_BYTES).enumerate().all(|(i, block)| self.block_fits(i, block))
+    }
+}
+
+fn proof(header_crc: u32, block_crcs: &[u32]) -> u32 {
+    match block_crcs {
+        [only] => *only,
+        _ => header_crc,
     }
 }
 
@@ -394,8 +405,10 @@ mod tests {
         assert_eq!(&bytes[64..72], &[5, 0, 0, 0, 2, 0, 0, 0]);
         assert_eq!(&bytes[128..136], b"about\0\0\0");
         assert_eq!(&bytes[136..140], &crc32fast::hash(b"hello").to_le_bytes());
-        assert_eq!(&bytes[124..128], &proof.to_le_bytes());
-        assert_eq!(proof, 0xa02c_4ed9);
+        assert_eq!(&bytes[124..128], &0xa02c_4ed9u32.to_le_bytes());
+        assert_eq!(proof, crc32fast::hash(b"hello"), "a single block proves the record");
+        let (bytes, proof) = encode(&head(&[7; BLOCK_BYTES + 1]));
+        assert_eq!(&bytes[124..128], &proof.to_le_bytes(), "the header does otherwise");
     }
 
     #[test]

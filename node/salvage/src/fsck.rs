@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use format::{ShardKey, Space};
+use format::Space;
 use futures::future::join_all;
 use serde::Serialize;
 use shards::{StoreError, StoreHandle};
@@ -48,9 +48,9 @@ impl Verified {
 /// Verifies every record of a device; `progress` hears the bytes of each step.
 pub async fn verify(store: &StoreHandle, mut progress: impl FnMut(u64)) -> Verified {
     let mut found = Verified::default();
-    let mut after: Option<ShardKey> = None;
+    let mut from = None;
     loop {
-        let report = match store.verify(after, STEP_BYTES).await {
+        let report = match store.verify(from, STEP_BYTES).await {
             Ok(report) => report,
             Err(error) => {
                 found.failed = Some(error.to_string());
@@ -70,7 +70,7 @@ pub async fn verify(store: &StoreHandle, mut progress: impl FnMut(u64)) -> Verif
         }
         progress(report.verified_bytes);
         match report.next {
-            Some(next) => after = Some(next),
+            Some(next) => from = Some(next),
             None => return found,
         }
     }

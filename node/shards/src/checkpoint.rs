@@ -1,79 +1,70 @@
 //! Checkpoints: the index and the extent table, dumped so that recovery need not read the device.
 //!
-//! Order: pause placing until everything placed is durable; take the snapshot; go on placing; write the
-//! dump into extents of its own and flush; then name it in an anchor page and flush. Only after that are
-//! extents freed: those that held nothing live at the snapshot are quarantined, those quarantined by the
-//! checkpoint before become free.
+//! Order: pause placing until everything placed is durable; take the snapshot (shared with the index, not
+//! copied); go on placing; write the dump into extents of its own and flush; then name it in an anchor page
+//! and flush. Only after that are extents freed: those that held nothing live at the snapshot. Extents of
+//! the stream that holds tombstones are quarantined for one checkpoint more: should this one be damaged, the
+//! one before it is rolled forward, and without them deleted records would be back. Extents of the checkpoint
+//! before the last are quarantined likewise.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use bytes::Bytes;
 use disk::{AlignedBuf, BlockDevice, IO_ALIGN};
 use format::{
-    ANCHOR_MAX_PARTS, CheckpointExtent, CheckpointHead, CheckpointPart, CheckpointRef, CheckpointShard, ExtentState,
-    Geometry, OpenedExtent, RecordHead, RecordKind, Stream, UNIT_BYTES, block_checksums,
+    ANCHOR_MAX_PARTS, CheckpointExtent, CheckpointHead, CheckpointPart, CheckpointRef, CheckpointRun, ExtentState,
+    OpenedExtent, RecordHead, RecordKind, Stream, UNIT_BYTES, block_checksums,
 };
 use tokio::sync::oneshot;
 
 use crate::core::Core;
+use crate::index::{Index, Runs};
 use crate::state::State;
 use crate::{StoreError, StoreResult};
 
 /// Payload bytes of one checkpoint record; half an extent where that is less.
-const CHUNK_MAX_BYTES: usize = 1 << 20;
+pub(crate) const CHUNK_MAX_BYTES: usize = 1 << 20;
 
 struct Snapshot {
-    bytes: Vec<u8>,
-    sequence: u64,
+    head: CheckpointHead,
+    extents: Vec<CheckpointExtent>,
+    index: Index,
     /// Extents that become free and quarantined once the checkpoint is durable.
-    freed: Vec<u32>,
-    quarantined: Vec<u32>,
+    freed: BTreeSet<u32>,
+    quarantined: BTreeSet<u32>,
 }
 
 impl State {
     fn snapshot(&mut self) -> Snapshot {
         assert!(self.is_quiet(), "a snapshot is taken when nothing is on its way");
         let previous: Vec<u32> = self.checkpoint.iter().flat_map(|c| c.parts.iter().map(|part| part.extent)).collect();
-        let (mut freed, mut quarantined) = (Vec::new(), Vec::new());
+        let (mut freed, mut quarantined) = (BTreeSet::new(), BTreeSet::new());
         for (number, extent) in (0u32..).zip(&self.extents) {
-            match extent.state {
-                ExtentState::Quarantined => freed.push(number),
-                ExtentState::Sealed(Stream::Checkpoint) if !previous.contains(&number) => quarantined.push(number),
-                _ if extent.is_sealed_data() && extent.live_units == 0 => quarantined.push(number),
-                _ => {}
-            }
+            let may_hold_tombstones = matches!(extent.state, ExtentState::Sealed(Stream::Meta));
+            let now = match extent.state {
+                ExtentState::Quarantined => &mut freed,
+                ExtentState::Sealed(Stream::Checkpoint) if !previous.contains(&number) => &mut quarantined,
+                _ if extent.is_sealed_data() && extent.live_units == 0 && may_hold_tombstones => &mut quarantined,
+                _ if extent.is_sealed_data() && extent.live_units == 0 => &mut freed,
+                _ => continue,
+            };
+            now.insert(number);
         }
+        let extents = (0u32..).zip(&self.extents).map(|(number, extent)| {
+            let state = match extent.state {
+                _ if freed.contains(&number) => ExtentState::Free,
+                _ if quarantined.contains(&number) => ExtentState::Quarantined,
+                state => state,
+            };
+            CheckpointExtent { state, generation: extent.generation, written_units: extent.written_units }
+        });
+        let extents: Vec<CheckpointExtent> = extents.collect();
         let head = CheckpointHead {
-            extents: self.extents.len() as u32,
-            shards: self.index.len() as u64,
+            extents: extents.len() as u32,
+            runs: self.index.leaves() as u32,
+            shards: self.index.len(),
             sequence: self.sequence,
         };
-        let total = head.total_bytes().expect("the index fits in memory, so its dump does") as usize;
-        let mut bytes = Vec::with_capacity(total);
-        head.encode_to(&mut bytes);
-        for (number, extent) in (0u32..).zip(&self.extents) {
-            let state = if freed.binary_search(&number).is_ok() {
-                ExtentState::Free
-            } else if quarantined.binary_search(&number).is_ok() {
-                ExtentState::Quarantined
-            } else {
-                extent.state
-            };
-            let entry = CheckpointExtent { state, generation: extent.generation, written_units: extent.written_units };
-            entry.encode_to(&mut bytes);
-        }
-        for (key, location) in &self.index {
-            let shard = CheckpointShard {
-                key: *key,
-                extent: location.extent,
-                offset_units: location.offset_units,
-                record_units: location.record_units,
-                payload_bytes: location.payload_bytes,
-                proof: location.proof,
-            };
-            shard.encode_to(&mut bytes);
-        }
-        assert_eq!(bytes.len(), total);
         let still_open = self.open.iter().map(|(stream, extent)| OpenedExtent {
             extent: *extent,
             generation: self.extents[*extent as usize].generation,
@@ -83,13 +74,18 @@ impl State {
         self.bytes_since_checkpoint = 0;
         self.checkpoint_wanted = false;
         self.checkpoint_waiters = std::mem::take(&mut self.checkpoint_waiters_next);
-        Snapshot { bytes, sequence: self.sequence, freed, quarantined }
+        Snapshot { head, extents, index: self.index.snapshot(), freed, quarantined }
     }
 
     fn release(&mut self, snapshot: &Snapshot) {
         for number in &snapshot.freed {
             let extent = &mut self.extents[*number as usize];
-            assert_eq!((extent.state, extent.live_units), (ExtentState::Quarantined, 0));
+            assert_eq!(extent.live_units, 0, "nothing comes to life in a sealed extent");
+            match extent.state {
+                ExtentState::Quarantined if extent.is_quarantined_data() => self.quarantined -= 1,
+                ExtentState::Quarantined => {}
+                _ => assert!(self.sealed.remove(&(0, *number)), "a dead extent is known as such"),
+            }
             extent.state = ExtentState::Free;
             extent.written_units = 0;
             self.free.insert(*number);
@@ -97,13 +93,47 @@ impl State {
         for number in &snapshot.quarantined {
             let extent = &mut self.extents[*number as usize];
             assert_eq!(extent.live_units, 0, "nothing comes to life in a sealed extent");
+            if extent.is_sealed_data() {
+                assert!(self.sealed.remove(&(0, *number)), "a dead extent is known as such");
+                self.quarantined += 1;
+            }
             extent.state = ExtentState::Quarantined;
         }
+        (self.reclaim_stuck, self.checkpoint_stuck) = (false, false);
+    }
+}
+
+/// The dump's bytes, in pieces.
+struct Dump<'a> {
+    runs: Runs<'a>,
+    pending: Vec<u8>,
+    crc: crc32fast::Hasher,
+    bytes: u64,
+}
+
+impl<'a> Dump<'a> {
+    fn new(snapshot: &'a Snapshot) -> Self {
+        let mut pending = Vec::new();
+        snapshot.head.encode_to(&mut pending);
+        snapshot.extents.iter().for_each(|extent| extent.encode_to(&mut pending));
+        Self { runs: snapshot.index.runs(), pending, crc: crc32fast::Hasher::new(), bytes: 0 }
     }
 
-    /// So few free extents that dead space should be turned into free space now.
-    pub(crate) fn space_is_low(&self) -> bool {
-        self.free.len() <= self.reserve_extents(Stream::Data) + 4.max(self.extents.len() / 16)
+    /// The next `len` bytes; fewer at the end, none after it.
+    fn next(&mut self, len: usize) -> Vec<u8> {
+        while self.pending.len() < len
+            && let Some(run) = self.runs.next()
+        {
+            let key = run[0].key;
+            CheckpointRun { space: key.space, owner: key.owner, records: run.len() as u16 }
+                .encode_to(&mut self.pending);
+            run.iter().for_each(|shard| shard.encode_to(&mut self.pending));
+        }
+        let rest = self.pending.split_off(len.min(self.pending.len()));
+        let piece = std::mem::replace(&mut self.pending, rest);
+        self.crc.update(&piece);
+        self.bytes += piece.len() as u64;
+        piece
     }
 }
 
@@ -117,6 +147,7 @@ impl<D: BlockDevice> Core<D> {
             Err(error) => {
                 // Not tried again before more has been written: a full device must not spin here.
                 state.checkpoint_wanted = false;
+                state.checkpoint_stuck = true;
                 state.bytes_since_checkpoint = 0;
                 tracing::warn!(device = %state.label.device, %error, "no checkpoint could be written");
             }
@@ -160,16 +191,11 @@ impl<D: BlockDevice> Core<D> {
             snapshot
         };
         self.touch();
-        let parts = self.write_dump(&snapshot).await?;
+        let written = self.write_dump(&snapshot).await?;
         self.flush().await?;
         {
             let mut state = self.state.borrow_mut();
-            state.checkpoint = Some(CheckpointRef {
-                sequence: snapshot.sequence,
-                bytes: snapshot.bytes.len() as u64,
-                crc: crc32fast::hash(&snapshot.bytes),
-                parts,
-            });
+            state.checkpoint = Some(written);
             state.opened = state.opened_next.take().expect("set by the snapshot, taken once");
         }
         self.write_anchor_durably().await?;
@@ -198,11 +224,12 @@ impl<D: BlockDevice> Core<D> {
         self.flush().await
     }
 
-    async fn write_dump(&self, snapshot: &Snapshot) -> StoreResult<Vec<CheckpointPart>> {
+    async fn write_dump(&self, snapshot: &Snapshot) -> StoreResult<CheckpointRef> {
+        let mut dump = Dump::new(snapshot);
         let mut parts: Vec<CheckpointPart> = Vec::new();
         let chunk_bytes = CHUNK_MAX_BYTES.min(self.state.borrow().label.geometry.extent_bytes as usize / 2);
-        let mut chunks = snapshot.bytes.chunks(chunk_bytes).peekable();
-        while chunks.peek().is_some() {
+        let mut chunk = dump.next(chunk_bytes);
+        while !chunk.is_empty() {
             if parts.len() == ANCHOR_MAX_PARTS {
                 return Err(StoreError::Full);
             }
@@ -214,13 +241,14 @@ impl<D: BlockDevice> Core<D> {
                 extent
             };
             let mut at = 0;
-            while let Some(chunk) = chunks.peek() {
-                let Some(next) = self.write_chunk(extent, at, chunk).await? else { break };
+            while !chunk.is_empty() {
+                let Some(next) = self.write_chunk(extent, at, &chunk).await? else { break };
                 at = next;
-                chunks.next();
+                chunk = dump.next(chunk_bytes);
             }
         }
-        Ok(parts)
+        assert_eq!(Some(dump.bytes), snapshot.head.total_bytes(), "the snapshot does not change");
+        Ok(CheckpointRef { sequence: snapshot.head.sequence, bytes: dump.bytes, crc: dump.crc.finalize(), parts })
     }
 
     /// Writes one piece of a dump; gives where the next may start, or nothing when it does not fit.
@@ -256,39 +284,5 @@ impl<D: BlockDevice> Core<D> {
         state.stats.writes += 1;
         state.stats.written_bytes += bytes;
         Ok(Some(end))
-    }
-
-    /// Reads a checkpoint back, whole and verified.
-    pub(crate) async fn read_checkpoint(&self, checkpoint: &CheckpointRef) -> StoreResult<Bytes> {
-        let corrupt = |offset, what| StoreError::Corrupt { offset, what };
-        let extents = self.state.borrow().label.geometry.extents;
-        let mut bytes = Vec::new();
-        for part in &checkpoint.parts {
-            if part.extent >= extents {
-                return Err(corrupt(0, "a checkpoint names an extent that is not there"));
-            }
-            let place = {
-                let state = self.state.borrow();
-                format::Place { generation: part.generation, ..state.place(part.extent, 0) }
-            };
-            let mut at = 0;
-            while (bytes.len() as u64) < checkpoint.bytes && at < self.state.borrow().extent_units() {
-                let offset = self.state.borrow().offset(part.extent, at);
-                let place = format::Place { offset_units: at, ..place };
-                let room = (self.state.borrow().extent_units() - at) as usize * UNIT_BYTES;
-                let (buf, _) = self.read_span(offset, (CHUNK_MAX_BYTES + 2 * Geometry::ANCHOR_BYTES).min(room)).await?;
-                let Ok((head, _)) = RecordHead::decode(&buf, &place) else { break };
-                let layout = head.layout();
-                let payload = buf.get(layout.payload_at..layout.payload_at + head.payload_bytes as usize);
-                let payload = payload.filter(|payload| head.payload_fits(payload));
-                let payload = payload.ok_or(corrupt(offset, "a piece of a checkpoint does not verify"))?;
-                bytes.extend_from_slice(payload);
-                at += (layout.record_bytes.next_multiple_of(IO_ALIGN) / UNIT_BYTES) as u32;
-            }
-        }
-        if bytes.len() as u64 != checkpoint.bytes || crc32fast::hash(&bytes) != checkpoint.crc {
-            return Err(corrupt(0, "a checkpoint is not whole"));
-        }
-        Ok(bytes.into())
     }
 }

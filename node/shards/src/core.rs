@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use bytes::Bytes;
-use disk::{AlignedBuf, BlockDevice, DiskError, DiskOp, IO_ALIGN};
+use disk::{AlignedBuf, BlockDevice, DiskError, DiskOp};
 use format::{Geometry, RecordKind, ShardKey, Stream};
 use futures::future::LocalBoxFuture;
 use tokio::sync::oneshot;
@@ -95,17 +95,17 @@ impl<D: BlockDevice> Core<D> {
         if state.is_quiet() {
             state.quiet_waiters.drain(..).for_each(|waiter| _ = waiter.send(()));
         }
-        let dead_space = state.space_is_low() && state.has_dead_extents();
         let due = state.bytes_since_checkpoint >= state.limits.checkpoint_interval_bytes
-            || dead_space
-            || state.checkpoint_wanted;
+            || state.checkpoint_wanted
+            || (!state.checkpoint_stuck && state.checkpoint_makes_space());
         if due && !state.checkpoint_busy {
             state.checkpoint_busy = true;
             let core = Rc::clone(self);
             self.spawn(Box::pin(async move { core.background_checkpoint().await }));
         }
         let asked = !state.reclaim_waiters.is_empty();
-        if !state.reclaim_busy && (asked || (state.space_is_low() && crate::reclaim::victim(&state).is_some())) {
+        let due = asked || (!state.reclaim_stuck && state.space_is_low() && state.victim().is_some());
+        if due && !state.reclaim_busy {
             state.reclaim_busy = true;
             let core = Rc::clone(self);
             self.spawn(Box::pin(async move { core.reclaim_one().await }));
@@ -232,9 +232,10 @@ impl<D: BlockDevice> Core<D> {
 
     /// Reads `len` bytes at `offset`, both aligned outward; gives the buffer and where `offset` is in it.
     pub(crate) async fn read_span(&self, offset: u64, len: usize) -> StoreResult<(AlignedBuf, usize)> {
-        let start = offset - offset % IO_ALIGN as u64;
+        let align = u64::from(self.device.facts().read_align_bytes);
+        let start = offset - offset % align;
         let lead = (offset - start) as usize;
-        let buf = AlignedBuf::zeroed(lead + len);
+        let buf = AlignedBuf::for_read((lead + len).next_multiple_of(align as usize));
         let bytes = buf.len() as u64;
         let done = self.device.read(start, buf).await;
         let mut state = self.state.borrow_mut();

@@ -46,6 +46,11 @@ impl Extent {
         unreadable: false,
     };
 
+    /// Quarantined, and not because of a checkpoint's pieces.
+    pub(crate) fn is_quarantined_data(&self) -> bool {
+        self.state == ExtentState::Quarantined && !self.of_checkpoint
+    }
+
     pub(crate) fn is_sealed_data(&self) -> bool {
         matches!(self.state, ExtentState::Sealed(stream) if stream != Stream::Checkpoint)
     }

@@ -51,11 +51,18 @@ pub struct ShardInfo {
     pub len: u32,
 }
 
+/// How far a verifying pass has come; valid while the store is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScanPosition {
+    pub(crate) extent: u32,
+    pub(crate) offset_units: u32,
+}
+
 /// What verifying a stretch of records found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VerifyReport {
     /// Where to go on; `None` when the end was reached.
-    pub next: Option<ShardKey>,
+    pub next: Option<ScanPosition>,
     /// Records that verified.
     pub records: u64,
     /// Bytes read and verified, heads included.
@@ -73,7 +80,7 @@ pub(crate) enum Request {
     Delete { keys: Vec<ShardKey>, reply: oneshot::Sender<StoreResult<()>> },
     List { after: Option<ShardKey>, limit: usize, reply: oneshot::Sender<StoreResult<Vec<ShardInfo>>> },
     Trim { partition: PartitionId, below: Lsn, reply: oneshot::Sender<StoreResult<()>> },
-    Verify { after: Option<ShardKey>, budget_bytes: u64, reply: oneshot::Sender<StoreResult<VerifyReport>> },
+    Verify { from: Option<ScanPosition>, budget_bytes: u64, reply: oneshot::Sender<StoreResult<VerifyReport>> },
     Sync { reply: oneshot::Sender<StoreResult<()>> },
     Checkpoint { reply: oneshot::Sender<StoreResult<()>> },
     Reclaim { reply: oneshot::Sender<StoreResult<bool>> },
@@ -165,12 +172,13 @@ impl StoreHandle {
         self.ask(|reply| Request::Trim { partition, below, reply }).await
     }
 
-    /// Reads and verifies records with keys above `after` until about `budget_bytes` have been read.
+    /// Reads and verifies every live record from a position on (`None`: the first), in the order of the medium,
+    /// until about `budget_bytes` of records have been read. What is put or moved meanwhile may be met or not.
     ///
     /// # Errors
     /// [`StoreError`] of the store as a whole; findings are in the report.
-    pub async fn verify(&self, after: Option<ShardKey>, budget_bytes: u64) -> StoreResult<VerifyReport> {
-        self.ask(|reply| Request::Verify { after, budget_bytes, reply }).await
+    pub async fn verify(&self, from: Option<ScanPosition>, budget_bytes: u64) -> StoreResult<VerifyReport> {
+        self.ask(|reply| Request::Verify { from, budget_bytes, reply }).await
     }
 
     /// Returns when everything that was acknowledged before is on the medium (one flush at most).

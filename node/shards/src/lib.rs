@@ -5,8 +5,8 @@
 //!   anchor page that lets recovery find the extent. One flush acknowledges every write it covers.
 //! - The index (key -> place) is memory only; it is dumped by checkpoints and rebuilt by rolling forward.
 //! - A record is replaced or removed by a newer record, never changed in place. Extents become free only
-//!   by a checkpoint that no longer needs them, and are used again one checkpoint later, so that a
-//!   damaged checkpoint still leaves the one before it.
+//!   by a checkpoint that no longer needs them. The checkpoint before it stays usable: what it needs has been
+//!   written again since, in extents that are rolled forward; extents with tombstones wait one checkpoint more.
 //! - Bytes are verified before they leave. What does not verify is an error with a name.
 //! - After a failed write or flush the store is poisoned: reads go on, nothing is written any more.
 //!
@@ -23,8 +23,10 @@ mod error;
 mod extent;
 mod fault;
 mod handle;
+mod index;
 mod keylock;
 mod limits;
+mod load;
 mod open;
 mod place;
 mod read;
@@ -32,12 +34,14 @@ mod reclaim;
 mod recover;
 mod scan;
 mod serve;
+mod space;
 mod state;
 mod stats;
+mod walk;
 
 pub use error::{StoreError, StoreResult};
 pub use fault::{FaultKind, FaultRecord};
-pub use handle::{Payload, ShardInfo, StoreHandle, VerifyReport};
+pub use handle::{Payload, ScanPosition, ShardInfo, StoreHandle, VerifyReport};
 pub use limits::Limits;
 pub use open::{FormatOptions, Store, identify};
 pub use recover::RecoveryReport;

@@ -9,7 +9,6 @@ use tokio::sync::oneshot;
 
 use crate::extent::{Effect, Location, Placed, Segment};
 use crate::handle::Payload;
-use crate::reclaim;
 use crate::state::State;
 use crate::{StoreError, StoreResult};
 
@@ -57,7 +56,7 @@ impl State {
             let front = self.queues[&stream].front()?;
             let (small, record_bytes) = (front.is_small(), front.layout().record_bytes);
             let Some(extent) = self.extent_with_room(stream, record_bytes) else {
-                if self.space_may_come() {
+                if self.space_may_come(stream) {
                     return None;
                 }
                 let item = self.queues.get_mut(&stream)?.pop_front()?;
@@ -92,14 +91,6 @@ impl State {
 
     fn room_bytes(&self, extent: u32) -> usize {
         (self.extent_units() - self.segment_start(extent).min(self.extent_units())) as usize * UNIT_BYTES
-    }
-
-    fn space_may_come(&self) -> bool {
-        self.checkpoint_busy
-            || self.checkpoint_wanted
-            || self.reclaim_busy
-            || self.has_dead_extents()
-            || reclaim::victim(self).is_some()
     }
 
     /// Gathers small records from the front of the queue into one buffer.
@@ -209,6 +200,7 @@ impl State {
         assert!(end_units <= self.extent_units(), "a segment ends inside its extent");
         self.extents[extent as usize].written_units = end_units;
         self.bytes_since_checkpoint += bytes as u64;
+        self.checkpoint_stuck = false;
         self.stats.puts += records.iter().filter(|r| matches!(r.effect, Effect::Put(..))).count() as u64;
         let id = self.next_segment;
         self.next_segment += 1;

@@ -6,6 +6,7 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
 use disk::BlockDevice;
 use format::{ExtentState, RecordKind, ShardKey, Stream};
 use futures::StreamExt;
@@ -15,29 +16,36 @@ use tokio::sync::oneshot;
 use crate::core::Core;
 use crate::extent::Location;
 use crate::handle::Payload;
-use crate::state::State;
+use crate::walk::Walk;
 use crate::{StoreError, StoreResult};
 
-/// Extents with more than this share of live units, in percent, are not worth moving.
-const LIVE_MAX_PERCENT: u64 = 90;
+/// Reads under way while an extent is walked.
+const READS_AHEAD: usize = 2;
 
-/// The extent whose reclaim gains most, when one gains enough.
-pub(crate) fn victim(state: &State) -> Option<u32> {
-    let units = u64::from(state.extent_units());
-    (0u32..)
-        .zip(&state.extents)
-        .filter(|(_, extent)| extent.is_sealed_data() && !extent.unreadable && extent.live_units > 0)
-        .filter(|(number, _)| !state.tracks.contains_key(number))
-        .filter(|(_, extent)| u64::from(extent.live_units) * 100 <= units * LIVE_MAX_PERCENT)
-        .min_by_key(|(_, extent)| extent.live_units)
-        .map(|(number, _)| number)
+/// How the moves of one extent went.
+#[derive(Default)]
+struct Moves {
+    /// The first failure.
+    failed: Option<StoreError>,
+    /// Nothing more can be moved now.
+    stop: bool,
+}
+
+impl Moves {
+    fn note(&mut self, done: StoreResult<()>) {
+        if let Err(error) = done {
+            // What is under way still ends in order: it holds its keys.
+            self.stop |= matches!(error, StoreError::Poisoned { .. } | StoreError::Full | StoreError::Closed);
+            self.failed.get_or_insert(error);
+        }
+    }
 }
 
 impl<D: BlockDevice> Core<D> {
     pub(crate) async fn reclaim_one(self: Rc<Self>) {
         let (chosen, waiters) = {
             let mut state = self.state.borrow_mut();
-            (victim(&state), std::mem::take(&mut state.reclaim_waiters))
+            (state.victim(), std::mem::take(&mut state.reclaim_waiters))
         };
         let mut told = Ok(chosen.is_some());
         if let Some(extent) = chosen {
@@ -48,11 +56,9 @@ impl<D: BlockDevice> Core<D> {
                 Ok(()) => state.stats.extents_reclaimed += 1,
                 Err(error) => {
                     state.extents[extent as usize].unreadable |= error.is_lost_record();
+                    state.reclaim_stuck |= !error.is_lost_record();
                     tracing::warn!(device = %state.label.device, extent, %error, "an extent could not be emptied");
                 }
-            }
-            if state.has_dead_extents() {
-                state.checkpoint_wanted = true;
             }
         }
         self.state.borrow_mut().reclaim_busy = false;
@@ -75,53 +81,64 @@ impl<D: BlockDevice> Core<D> {
 
     /// Moves every live record of an extent; the first failure is given when all have been tried.
     async fn evacuate(self: &Rc<Self>, extent: u32) -> StoreResult<()> {
-        let mut records: Vec<(ShardKey, Location)> = {
+        let moves_at_once = {
             let state = self.state.borrow();
             assert!(matches!(state.extents[extent as usize].state, ExtentState::Sealed(_)));
-            state.index.iter().filter(|(_, l)| l.extent == extent).map(|(k, l)| (*k, *l)).collect()
+            state.limits.moves_at_once
         };
-        records.sort_by_key(|(_, location)| location.offset_units);
-        let moves_at_once = self.state.borrow().limits.moves_at_once;
-        let mut moves = FuturesUnordered::new();
-        let mut records = records.into_iter();
-        let mut result = Ok(());
-        loop {
-            while moves.len() < moves_at_once
-                && let Some((key, location)) = records.next()
-            {
-                moves.push(self.move_record(key, location));
-            }
-            match moves.next().await {
-                None => return result,
-                Some(done) => {
-                    if matches!(done, Err(StoreError::Poisoned { .. } | StoreError::Full)) {
-                        // What is under way still ends in order: it holds its keys.
-                        records = Vec::new().into_iter();
-                    }
-                    result = result.and(done);
-                }
+        let (mut walk, mut moves, mut under_way) =
+            (Walk::new(self, extent, 0, READS_AHEAD), Moves::default(), FuturesUnordered::new());
+        while !moves.stop
+            && let Some(met) = walk.next().await
+        {
+            // A record that did not verify is read once more below, alone.
+            let Ok(payload) = met.payload else { continue };
+            under_way.push(self.move_record(met.key, met.location, Some((payload, met.head.descriptor))));
+            if under_way.len() >= moves_at_once {
+                moves.note(under_way.next().await.unwrap_or(Ok(())));
             }
         }
+        while let Some(done) = under_way.next().await {
+            moves.note(done);
+        }
+        // What the walk did not meet: damage ended it, or a record is unreadable.
+        let left: Vec<(ShardKey, Location)> = {
+            let state = self.state.borrow();
+            let live = state.extents[extent as usize].live_units > 0 && !moves.stop;
+            state.index.after(None).filter(|(_, l)| live && l.extent == extent).collect()
+        };
+        for (key, location) in left {
+            if moves.stop {
+                break;
+            }
+            moves.note(self.move_record(key, location, None).await);
+        }
+        moves.failed.map_or(Ok(()), Err)
     }
 
-    async fn move_record(&self, key: ShardKey, from: Location) -> StoreResult<()> {
+    async fn move_record(&self, key: ShardKey, from: Location, read: Option<(Bytes, Vec<u8>)>) -> StoreResult<()> {
         self.locks.lock(key).await;
-        let done = self.move_locked(key, from).await;
+        let done = self.move_locked(key, from, read).await;
         self.locks.unlock(key);
         done
     }
 
-    async fn move_locked(&self, key: ShardKey, from: Location) -> StoreResult<()> {
-        if self.state.borrow().index.get(&key) != Some(&from) {
+    async fn move_locked(&self, key: ShardKey, from: Location, read: Option<(Bytes, Vec<u8>)>) -> StoreResult<()> {
+        if self.state.borrow().index.get(&key) != Some(from) {
             return Ok(());
         }
-        let record = self.read_record(&from).await?;
-        let len = record.head.payload_bytes as usize;
-        let end = record.payload_at + len;
-        let payload = Payload::Parts(vec![record.buf.freeze().to_bytes(record.payload_at..end)]);
-        let descriptor = record.head.descriptor.into();
-        self.write(Stream::Moved, RecordKind::Put, Some(key), Vec::new(), descriptor, payload).await?;
-        self.state.borrow_mut().stats.moved_bytes += len as u64;
+        let (payload, descriptor) = match read {
+            Some(read) => read,
+            None => {
+                let record = self.read_record(&from).await?;
+                let end = record.payload_at + record.head.payload_bytes as usize;
+                (record.buf.freeze().to_bytes(record.payload_at..end), record.head.descriptor)
+            }
+        };
+        let len = payload.len() as u64;
+        let payload = Payload::Parts(vec![payload]);
+        self.write(Stream::Moved, RecordKind::Put, Some(key), Vec::new(), descriptor.into(), payload).await?;
+        self.state.borrow_mut().stats.moved_bytes += len;
         Ok(())
     }
 }

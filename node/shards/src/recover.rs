@@ -15,14 +15,14 @@ use std::rc::Rc;
 
 use disk::{AlignedBuf, BlockDevice, IO_ALIGN};
 use format::{
-    Anchor, CheckpointExtent, CheckpointHead, CheckpointShard, ExtentState, FormatError, Geometry, OpenedExtent, Place,
-    RecordHead, RecordKind, RecordLayout, Stream, UNIT_BYTES, decode_tombstone,
+    Anchor, ExtentState, FormatError, Geometry, OpenedExtent, Place, RecordHead, RecordKind, RecordLayout, Stream,
+    UNIT_BYTES, decode_tombstone,
 };
 
+use crate::StoreResult;
 use crate::core::Core;
 use crate::extent::{Effect, Extent, Location};
 use crate::place::UNFLUSHED_CEILING_BYTES;
-use crate::{StoreError, StoreResult};
 
 const IO_UNITS: u32 = (IO_ALIGN / UNIT_BYTES) as u32;
 /// Bytes read ahead while scanning.
@@ -93,8 +93,6 @@ impl<D: BlockDevice> Core<D> {
             }
         }
         state.recount();
-        state.free =
-            (0u32..).zip(&state.extents).filter(|(_, e)| e.state == ExtentState::Free).map(|(n, _)| n).collect();
         Ok(report)
     }
 
@@ -187,60 +185,6 @@ impl<D: BlockDevice> Core<D> {
         (anchors, suspect)
     }
 
-    async fn load_checkpoint(&self, checkpoint: &format::CheckpointRef) -> StoreResult<u64> {
-        let bytes = self.read_checkpoint(checkpoint).await?;
-        let invalid = |field| StoreError::Unusable(FormatError::Invalid { what: "checkpoint", field });
-        let (head, mut rest) = CheckpointHead::decode(&bytes)?;
-        let mut state = self.state.borrow_mut();
-        if head.extents as usize != state.extents.len() || head.sequence != checkpoint.sequence {
-            return Err(invalid("extents or sequence"));
-        }
-        let units = state.extent_units();
-        let mut extents = Vec::with_capacity(head.extents as usize);
-        for _ in 0..head.extents {
-            let (entry, after) = CheckpointExtent::decode(rest)?;
-            if entry.written_units > units {
-                return Err(invalid("written units"));
-            }
-            rest = after;
-            extents.push(Extent {
-                state: entry.state,
-                generation: entry.generation,
-                written_units: entry.written_units,
-                durable_units: entry.written_units,
-                ..Extent::UNUSED
-            });
-        }
-        let mut index = std::collections::BTreeMap::new();
-        for _ in 0..head.shards {
-            let (shard, after) = CheckpointShard::decode(rest)?;
-            rest = after;
-            let end = u64::from(shard.offset_units) + u64::from(shard.record_units);
-            if shard.extent >= head.extents || end > u64::from(units) {
-                return Err(invalid("shard place"));
-            }
-            let location = Location {
-                extent: shard.extent,
-                offset_units: shard.offset_units,
-                record_units: shard.record_units,
-                payload_bytes: shard.payload_bytes,
-                proof: shard.proof,
-            };
-            index.insert(shard.key, location);
-        }
-        for part in &checkpoint.parts {
-            let extent = &mut extents[part.extent as usize];
-            *extent = Extent {
-                state: ExtentState::Sealed(Stream::Checkpoint),
-                generation: part.generation,
-                of_checkpoint: true,
-                ..Extent::UNUSED
-            };
-        }
-        (state.extents, state.index, state.sequence) = (extents, index, head.sequence);
-        Ok(head.shards)
-    }
-
     /// Takes the extents opened since the checkpoint over; gives those to scan, and from where.
     fn adopt_opened(&self, opened: &[OpenedExtent]) -> Vec<(u32, u32)> {
         let mut state = self.state.borrow_mut();
@@ -291,12 +235,13 @@ impl<D: BlockDevice> Core<D> {
         let mut found = Vec::new();
         for extent in (0..extents).filter(|extent| known.iter().all(|(number, _)| number != extent)) {
             let offset = self.state.borrow().offset(extent, 0);
-            let Ok((buf, _)) = self.read_span(offset, IO_ALIGN).await else { continue };
+            let Ok((buf, _)) = self.read_span(offset, UNIT_BYTES).await else { continue };
             let mut state = self.state.borrow_mut();
             let Some(generation) = RecordHead::probe_generation(&buf, &state.place(extent, 0)) else { continue };
             let entry = &mut state.extents[extent as usize];
             if generation > entry.generation {
-                let state = ExtentState::Sealed(Stream::Data);
+                // Of unknown stream: it is treated as one that may hold tombstones.
+                let state = ExtentState::Sealed(Stream::Meta);
                 *entry = Extent { state, generation, ..Extent::UNUSED };
                 found.push((extent, 0));
             }

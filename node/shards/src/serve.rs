@@ -1,7 +1,6 @@
 //! The serving loop: takes requests, runs them side by side on one thread, starts device operations.
 
 use std::future::poll_fn;
-use std::ops::Bound;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -136,8 +135,8 @@ fn handle<D: BlockDevice>(core: Rc<Core<D>>, request: Request) -> LocalBoxFuture
             let keys = core.journal_keys(partition.0, below.0);
             answer(reply, core.delete(keys).await);
         }),
-        Request::Verify { after, budget_bytes, reply } => {
-            Box::pin(async move { answer(reply, core.verify(after, budget_bytes).await) })
+        Request::Verify { from, budget_bytes, reply } => {
+            Box::pin(async move { answer(reply, core.verify(from, budget_bytes).await) })
         }
         Request::Sync { reply } => Box::pin(async move { answer(reply, core.flush().await) }),
         Request::Checkpoint { reply } => Box::pin(async move { answer(reply, core.checkpoint_now().await) }),
@@ -190,7 +189,7 @@ impl<D: BlockDevice> Core<D> {
             }
             let present: Vec<ShardKey> = {
                 let state = self.state.borrow();
-                chunk.iter().filter(|key| state.index.contains_key(key)).copied().collect()
+                chunk.iter().filter(|key| state.index.contains(key)).copied().collect()
             };
             let done = if present.is_empty() { Ok(()) } else { self.bury(present).await };
             chunk.iter().for_each(|key| self.locks.unlock(*key));
@@ -205,14 +204,17 @@ impl<D: BlockDevice> Core<D> {
     }
 
     fn list(&self, after: Option<ShardKey>, limit: usize) -> Vec<ShardInfo> {
-        let lower = after.map_or(Bound::Unbounded, Bound::Excluded);
         let state = self.state.borrow();
-        let range = state.index.range((lower, Bound::Unbounded)).take(limit);
-        range.map(|(key, location)| ShardInfo { key: *key, len: location.payload_bytes }).collect()
+        let records = state.index.after(after).take(limit);
+        records.map(|(key, location)| ShardInfo { key, len: location.payload_bytes }).collect()
     }
 
+    /// A partition's journal records below `below`.
     fn journal_keys(&self, owner: u32, below: u64) -> Vec<ShardKey> {
         let key = |id| ShardKey { space: Space::Journal, owner, id, slot: 0 };
-        self.state.borrow().index.range(key(0)..key(below)).map(|(key, _)| *key).collect()
+        let state = self.state.borrow();
+        let first = state.index.get(&key(0)).map(|_| key(0));
+        let rest = state.index.after(Some(key(0))).map(|(key, _)| key);
+        first.into_iter().chain(rest).take_while(|found| *found < key(below)).collect()
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use format::{
-    ANCHOR_MAX_OPENED, Anchor, CheckpointExtent, CheckpointRef, CheckpointShard, ExtentState, Label, OpenedExtent,
-    Place, ShardKey, Space, Stream, UNIT_BYTES,
+    ANCHOR_MAX_OPENED, Anchor, CheckpointRef, ExtentState, Label, OpenedExtent, Place, ShardKey, Space, Stream,
+    UNIT_BYTES,
 };
 use tokio::sync::oneshot;
 
-use crate::extent::{Effect, Extent, Location, Track};
+use crate::extent::{Effect, Extent, Track};
 use crate::fault::Faults;
+use crate::index::Index;
 use crate::place::WriteItem;
 use crate::{Limits, StoreError, StoreResult, StoreStats};
 
@@ -19,7 +20,15 @@ pub(crate) struct State {
     pub(crate) limits: Limits,
     pub(crate) extents: Vec<Extent>,
     pub(crate) free: BTreeSet<u32>,
-    pub(crate) index: BTreeMap<ShardKey, Location>,
+    pub(crate) index: Index,
+    /// Sealed extents of records by live units: those with few are worth reclaiming, those with none are dead.
+    pub(crate) sealed: BTreeSet<(u32, u32)>,
+    /// Extents of records that become free by the checkpoint after the next.
+    pub(crate) quarantined: u32,
+    /// Reclaim found no room for what it moves; not tried again before something has changed.
+    pub(crate) reclaim_stuck: bool,
+    /// A checkpoint failed; not tried again for the sake of space before something was written.
+    pub(crate) checkpoint_stuck: bool,
     /// The open extent of each stream but `Checkpoint`.
     pub(crate) open: BTreeMap<Stream, u32>,
     pub(crate) tracks: BTreeMap<u32, Track>,
@@ -67,7 +76,11 @@ impl State {
             limits: limits.sane(),
             extents: vec![Extent::UNUSED; extents as usize],
             free: (0..extents).collect(),
-            index: BTreeMap::new(),
+            index: Index::new(label.geometry.extent_bytes / UNIT_BYTES as u32),
+            sealed: BTreeSet::new(),
+            quarantined: 0,
+            reclaim_stuck: false,
+            checkpoint_stuck: false,
             open: BTreeMap::new(),
             tracks: BTreeMap::new(),
             queues: Stream::ALL.into_iter().map(|stream| (stream, VecDeque::new())).collect(),
@@ -126,25 +139,6 @@ impl State {
         }
     }
 
-    /// Extents that must stay free for records of this stream to open another one.
-    ///
-    /// Checkpoints may use the last: they are what makes space, and two must fit, for extents become free
-    /// by the second. Moved records come next. Index and journal keep going long after shards are
-    /// refused, so that deletes always work.
-    pub(crate) fn reserve_extents(&self, stream: Stream) -> usize {
-        let extents = self.extents.len();
-        let dump = self.index.len() * CheckpointShard::BYTES + extents * CheckpointExtent::BYTES;
-        let two_checkpoints = 2 * dump.div_ceil(self.label.geometry.extent_bytes as usize);
-        let above = match stream {
-            Stream::Checkpoint => return 0,
-            Stream::Moved => 0,
-            Stream::Meta => 2.max(extents / 64),
-            Stream::Journal => 4.max(extents / 48),
-            Stream::Data => 8.max(extents / 24),
-        };
-        two_checkpoints + above
-    }
-
     /// Takes a free extent for `stream`; `None` when the reserve forbids it or there is none.
     pub(crate) fn take_extent(&mut self, stream: Stream) -> Option<u32> {
         if self.free.len() <= self.reserve_extents(stream) {
@@ -187,6 +181,8 @@ impl State {
             let entry = &mut self.extents[extent as usize];
             assert_eq!(entry.state, ExtentState::Open(stream));
             entry.state = ExtentState::Sealed(stream);
+            let live = entry.live_units;
+            self.sealed.insert((live, extent));
         }
     }
 
@@ -199,31 +195,18 @@ impl State {
     pub(crate) fn apply(&mut self, effect: Effect) {
         match effect {
             Effect::Put(key, location) => {
-                self.extents[location.extent as usize].live_units += location.record_units;
+                self.add_live(location.extent, location.record_units);
                 if let Some(old) = self.index.insert(key, location) {
-                    self.forget(&old);
+                    self.sub_live(&old);
                 }
             }
             Effect::Remove(keys) => {
                 for key in keys {
                     if let Some(old) = self.index.remove(&key) {
-                        self.forget(&old);
+                        self.sub_live(&old);
                     }
                 }
             }
-        }
-    }
-
-    fn forget(&mut self, old: &Location) {
-        let live = &mut self.extents[old.extent as usize].live_units;
-        *live = live.checked_sub(old.record_units).expect("an extent's live units cover its live records");
-    }
-
-    /// Live units of every extent, from the index alone.
-    pub(crate) fn recount(&mut self) {
-        self.extents.iter_mut().for_each(|extent| extent.live_units = 0);
-        for location in self.index.values() {
-            self.extents[location.extent as usize].live_units += location.record_units;
         }
     }
 
@@ -261,14 +244,6 @@ impl State {
         }
     }
 
-    /// Extents that hold no live record but are not free yet: a checkpoint or two will free them.
-    pub(crate) fn has_dead_extents(&self) -> bool {
-        self.extents.iter().any(|extent| match extent.state {
-            ExtentState::Quarantined => !extent.of_checkpoint,
-            _ => extent.is_sealed_data() && extent.live_units == 0,
-        })
-    }
-
     pub(crate) fn counted(&self) -> StoreStats {
         let extent_bytes = u64::from(self.label.geometry.extent_bytes);
         let live_bytes = self.extents.iter().map(|e| u64::from(e.live_units) * UNIT_BYTES as u64).sum();
@@ -278,7 +253,7 @@ impl State {
             capacity_bytes,
             live_bytes,
             available_bytes: capacity_bytes.saturating_sub(live_bytes + reserve),
-            records: self.index.len() as u64,
+            records: self.index.len(),
             poisoned: self.poison.is_some(),
             ..self.stats
         }

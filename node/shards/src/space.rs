@@ -1,0 +1,122 @@
+//! Space: which extents are live, dead or free, what stays in reserve, and when to make more.
+//!
+//! Invariant: `sealed` holds every sealed extent of records with its live units, and no other extent.
+
+use format::{CheckpointExtent, CheckpointRun, CheckpointShard, ExtentState, Stream};
+
+use crate::extent::Location;
+use crate::state::State;
+
+/// Extents with more than this share of live units, in percent, are not worth moving.
+const LIVE_MAX_PERCENT: u64 = 90;
+/// A checkpoint for the sake of space frees at least so many times its own size, unless space runs out.
+const CHECKPOINT_GAIN: usize = 6;
+
+impl State {
+    pub(crate) fn add_live(&mut self, extent: u32, units: u32) {
+        let entry = &mut self.extents[extent as usize];
+        let before = entry.live_units;
+        entry.live_units += units;
+        self.resort(extent, before);
+    }
+
+    pub(crate) fn sub_live(&mut self, old: &Location) {
+        let entry = &mut self.extents[old.extent as usize];
+        let before = entry.live_units;
+        entry.live_units = before.checked_sub(old.record_units).expect("an extent's live units cover its live records");
+        self.reclaim_stuck = false;
+        self.resort(old.extent, before);
+    }
+
+    fn resort(&mut self, extent: u32, before: u32) {
+        let entry = &self.extents[extent as usize];
+        if entry.is_sealed_data() {
+            let was_there = self.sealed.remove(&(before, extent));
+            assert!(was_there, "sealed extents are known by their live units");
+            self.sealed.insert((entry.live_units, extent));
+        }
+    }
+
+    /// Live units of every extent and what follows from them, from the index alone.
+    pub(crate) fn recount(&mut self) {
+        self.extents.iter_mut().for_each(|extent| extent.live_units = 0);
+        for (_, location) in self.index.after(None) {
+            self.extents[location.extent as usize].live_units += location.record_units;
+        }
+        let numbered = || (0u32..).zip(&self.extents);
+        self.sealed = numbered().filter(|(_, e)| e.is_sealed_data()).map(|(n, e)| (e.live_units, n)).collect();
+        self.free = numbered().filter(|(_, e)| e.state == ExtentState::Free).map(|(n, _)| n).collect();
+        self.quarantined = numbered().filter(|(_, e)| e.is_quarantined_data()).count() as u32;
+    }
+
+    /// Bytes of a checkpoint of the index as it is.
+    pub(crate) fn dump_bytes(&self) -> usize {
+        let records = self.index.len() as usize * CheckpointShard::BYTES;
+        records + self.index.leaves() * CheckpointRun::BYTES + self.extents.len() * CheckpointExtent::BYTES
+    }
+
+    /// Extents that must stay free for records of this stream to open another one.
+    ///
+    /// Checkpoints may use the last: they are what makes space, and two must fit, for extents with tombstones
+    /// become free by the second. Moved records come next. Index and journal keep going long after shards are
+    /// refused, so that deletes always work.
+    pub(crate) fn reserve_extents(&self, stream: Stream) -> usize {
+        let extents = self.extents.len();
+        let two_checkpoints = 2 * self.dump_bytes().div_ceil(self.label.geometry.extent_bytes as usize);
+        let above = match stream {
+            Stream::Checkpoint => return 0,
+            Stream::Moved => 0,
+            Stream::Meta => 2.max(extents / 128),
+            Stream::Journal => 4.max(extents / 96),
+            Stream::Data => 8.max(extents / 48),
+        };
+        two_checkpoints + above
+    }
+
+    /// Dead extents that make a checkpoint worth its bytes.
+    fn batch_extents(&self) -> usize {
+        let worth = (CHECKPOINT_GAIN * self.dump_bytes()).div_ceil(self.label.geometry.extent_bytes as usize);
+        worth.clamp(2, 2.max(self.extents.len() / 16))
+    }
+
+    fn dead_extents(&self) -> usize {
+        self.sealed.range(..(1, 0)).count()
+    }
+
+    /// Extents that hold no live record but are not free yet: a checkpoint or two will free them.
+    pub(crate) fn has_dead_extents(&self) -> bool {
+        self.quarantined > 0 || self.sealed.first().is_some_and(|(live, _)| *live == 0)
+    }
+
+    /// So little space is free, or will be by the next checkpoints, that reclaim should make more.
+    pub(crate) fn space_is_low(&self) -> bool {
+        let wanted = self.reserve_extents(Stream::Data) + self.batch_extents() + 1;
+        self.free.len() <= wanted && self.free.len() + self.dead_extents() + self.quarantined as usize <= wanted
+    }
+
+    /// A checkpoint is due for the extents it would free.
+    pub(crate) fn checkpoint_makes_space(&self) -> bool {
+        let reserve = self.reserve_extents(Stream::Data);
+        if self.free.len() > reserve + self.batch_extents() + 1 {
+            return false;
+        }
+        self.dead_extents() >= self.batch_extents() || (self.free.len() <= reserve + 1 && self.has_dead_extents())
+    }
+
+    /// The extent whose reclaim gains most, when one gains enough.
+    pub(crate) fn victim(&self) -> Option<u32> {
+        let units = u64::from(self.extent_units());
+        let worth = |live: u32| u64::from(live) * 100 <= units * LIVE_MAX_PERCENT;
+        let mut candidates = self.sealed.range((1, 0)..).take_while(|(live, _)| worth(*live));
+        let fit = |number: &u32| !self.extents[*number as usize].unreadable && !self.tracks.contains_key(number);
+        candidates.find(|(_, number)| fit(number)).map(|(_, number)| *number)
+    }
+
+    /// Whether a record of `stream` that finds no extent may find one later.
+    pub(crate) fn space_may_come(&self, stream: Stream) -> bool {
+        let freed = self.checkpoint_busy || self.checkpoint_wanted || self.has_dead_extents();
+        // What reclaim moves must not wait for reclaim.
+        let moved = stream != Stream::Moved && (self.reclaim_busy || (!self.reclaim_stuck && self.victim().is_some()));
+        freed || moved
+    }
+}
