@@ -40,6 +40,7 @@ pub const ORDER: &[&str] = &[
     "provisioning/cli",
     "hwtests/models",
     "hwtests/simulation",
+    "hwtests/schedules",
     "hwtests/vrack",
     "hwtests/burnin",
     "hwtests/ringbench",
