@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::core::Core;
 use crate::index::{Index, Runs};
+use crate::mutant::{self, Mutant};
 use crate::state::State;
 use crate::{StoreError, StoreResult};
 
@@ -40,7 +41,8 @@ impl State {
         let previous: Vec<u32> = self.checkpoint.iter().flat_map(|c| c.parts.iter().map(|part| part.extent)).collect();
         let (mut freed, mut quarantined) = (BTreeSet::new(), BTreeSet::new());
         for (number, extent) in (0u32..).zip(&self.extents) {
-            let may_hold_tombstones = matches!(extent.state, ExtentState::Sealed(Stream::Meta));
+            let meta = matches!(extent.state, ExtentState::Sealed(Stream::Meta));
+            let may_hold_tombstones = meta && !mutant::on(Mutant::QuarantineSkipped);
             let now = match extent.state {
                 ExtentState::Quarantined => &mut freed,
                 ExtentState::Sealed(Stream::Checkpoint) if !previous.contains(&number) => &mut quarantined,
@@ -87,7 +89,9 @@ impl State {
                 _ => assert!(self.sealed.remove(&(0, *number)), "a dead extent is known as such"),
             }
             extent.state = ExtentState::Free;
-            extent.written_units = 0;
+            if !mutant::on(Mutant::PointerNotReset) {
+                extent.written_units = 0;
+            }
             self.free.insert(*number);
         }
         for number in &snapshot.quarantined {
@@ -192,11 +196,18 @@ impl<D: BlockDevice> Core<D> {
         };
         self.touch();
         let written = self.write_dump(&snapshot).await?;
-        self.flush().await?;
+        if !mutant::on(Mutant::CheckpointNamedEarly) {
+            self.flush().await?;
+        }
         {
             let mut state = self.state.borrow_mut();
             state.checkpoint = Some(written);
             state.opened = state.opened_next.take().expect("set by the snapshot, taken once");
+        }
+        if mutant::on(Mutant::ReleaseBeforeAnchor) {
+            self.state.borrow_mut().release(&snapshot);
+            self.touch();
+            return self.write_anchor_durably().await;
         }
         self.write_anchor_durably().await?;
         self.state.borrow_mut().release(&snapshot);

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::fault::FaultKind;
 use crate::handle::Payload;
 use crate::keylock::KeyLocks;
+use crate::mutant::{self, Mutant};
 use crate::place::{SegmentWrite, WriteItem};
 use crate::state::State;
 use crate::{StoreError, StoreResult};
@@ -122,6 +123,9 @@ impl<D: BlockDevice> Core<D> {
                 state.stats.written_bytes += bytes as u64;
                 state.segment_written(write.extent, write.segment);
             }
+            Err(_) if mutant::on(Mutant::WriteErrorIgnored) => {
+                self.state.borrow_mut().segment_written(write.extent, write.segment);
+            }
             Err(error) => self.fail(&error),
         }
         self.touch();
@@ -162,7 +166,12 @@ impl<D: BlockDevice> Core<D> {
             let mut state = self.state.borrow_mut();
             (state.flush_cover(), std::mem::take(&mut state.flush_waiters))
         };
-        let done = self.device.flush().await;
+        let mut done = self.device.flush().await;
+        if done.is_err() && mutant::on(Mutant::FlushErrorRetried) {
+            done = self.device.flush().await;
+        }
+        let later = mutant::on(Mutant::FlushCoversLaterWrites).then(|| self.state.borrow().flush_cover());
+        let cover = later.unwrap_or(cover);
         match &done {
             Ok(()) => {
                 let mut state = self.state.borrow_mut();
@@ -191,6 +200,9 @@ impl<D: BlockDevice> Core<D> {
         let (kind, offset) = fault_of(error);
         state.faults.note(kind, offset, error.to_string());
         state.poison(&error.to_string());
+        if mutant::on(Mutant::PoisonForgotten) {
+            state.poison = None;
+        }
         drop(state);
         self.touch();
     }

@@ -27,6 +27,7 @@ mod index;
 mod keylock;
 mod limits;
 mod load;
+mod mutant;
 mod open;
 mod place;
 mod read;
@@ -43,6 +44,9 @@ pub use error::{StoreError, StoreResult};
 pub use fault::{FaultKind, FaultRecord};
 pub use handle::{Payload, ScanPosition, ShardInfo, StoreHandle, VerifyReport};
 pub use limits::Limits;
+pub use mutant::Mutant;
+#[cfg(feature = "mutants")]
+pub use mutant::set_mutant;
 pub use open::{FormatOptions, Store, identify};
 pub use recover::RecoveryReport;
 pub use stats::StoreStats;

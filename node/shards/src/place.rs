@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::extent::{Effect, Location, Placed, Segment};
 use crate::handle::Payload;
+use crate::mutant::{self, Mutant};
 use crate::state::State;
 use crate::{StoreError, StoreResult};
 
@@ -179,7 +180,13 @@ impl State {
             payload_bytes: head.payload_bytes,
             proof,
         };
+        if let Some(key) = item.key
+            && mutant::on(Mutant::IndexBeforeWrite)
+        {
+            self.apply(Effect::Put(key, location));
+        }
         let effect = match item.key {
+            Some(_) if mutant::on(Mutant::IndexBeforeWrite) => Effect::Remove(Vec::new()),
             Some(key) => Effect::Put(key, location),
             None => Effect::Remove(item.removes),
         };
@@ -216,6 +223,12 @@ impl State {
             && let Some(segment) = track.segments.iter_mut().find(|s| s.id == segment)
         {
             segment.written = true;
+            if mutant::on(Mutant::AckBeforeFlush) {
+                for record in std::mem::take(&mut segment.records) {
+                    self.apply(record.effect);
+                    let _ = record.reply.send(Ok(()));
+                }
+            }
         }
     }
 

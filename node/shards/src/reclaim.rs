@@ -14,8 +14,9 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::oneshot;
 
 use crate::core::Core;
-use crate::extent::Location;
+use crate::extent::{Effect, Location};
 use crate::handle::Payload;
+use crate::mutant::{self, Mutant};
 use crate::walk::Walk;
 use crate::{StoreError, StoreResult};
 
@@ -111,6 +112,10 @@ impl<D: BlockDevice> Core<D> {
             if moves.stop {
                 break;
             }
+            if mutant::on(Mutant::WalkTrustedBlindly) {
+                self.state.borrow_mut().apply(Effect::Remove(vec![key]));
+                continue;
+            }
             moves.note(self.move_record(key, location, None).await);
         }
         moves.failed.map_or(Ok(()), Err)
@@ -124,18 +129,29 @@ impl<D: BlockDevice> Core<D> {
     }
 
     async fn move_locked(&self, key: ShardKey, from: Location, read: Option<(Bytes, Vec<u8>)>) -> StoreResult<()> {
-        if self.state.borrow().index.get(&key) != Some(from) {
+        let moved_on = self.state.borrow().index.get(&key) != Some(from);
+        if moved_on && !mutant::on(Mutant::MoveWithoutRecheck) {
             return Ok(());
         }
         let (payload, descriptor) = match read {
             Some(read) => read,
             None => {
-                let record = self.read_record(&from).await?;
+                let record = match self.read_record(&from).await {
+                    Err(_) if mutant::on(Mutant::ReclaimForgetsAfterReadError) => {
+                        self.state.borrow_mut().apply(Effect::Remove(vec![key]));
+                        return Ok(());
+                    }
+                    read => read?,
+                };
                 let end = record.payload_at + record.head.payload_bytes as usize;
                 (record.buf.freeze().to_bytes(record.payload_at..end), record.head.descriptor)
             }
         };
         let len = payload.len() as u64;
+        let payload = match payload.len() % format::BLOCK_BYTES {
+            1 if mutant::on(Mutant::ReclaimOffByOne) => payload.slice(1..),
+            _ => payload,
+        };
         let payload = Payload::Parts(vec![payload]);
         self.write(Stream::Moved, RecordKind::Put, Some(key), Vec::new(), descriptor.into(), payload).await?;
         self.state.borrow_mut().stats.moved_bytes += len;

@@ -22,6 +22,7 @@ use format::{
 use crate::StoreResult;
 use crate::core::Core;
 use crate::extent::{Effect, Extent, Location};
+use crate::mutant::{self, Mutant};
 use crate::place::UNFLUSHED_CEILING_BYTES;
 
 const IO_UNITS: u32 = (IO_ALIGN / UNIT_BYTES) as u32;
@@ -82,11 +83,15 @@ impl<D: BlockDevice> Core<D> {
             report.extents_scanned += 1;
             self.scan_extent(extent, from_units, floor, &mut found, &mut report).await?;
         }
-        found.sort_by_key(|(sequence, _)| *sequence);
+        if !mutant::on(Mutant::RollForwardUnordered) {
+            found.sort_by_key(|(sequence, _)| *sequence);
+        }
         report.rolled_forward = found.len() as u64;
         let mut state = self.state.borrow_mut();
         for (sequence, effect) in found {
-            state.sequence = state.sequence.max(sequence);
+            if !mutant::on(Mutant::SequenceReused) {
+                state.sequence = state.sequence.max(sequence);
+            }
             match effect {
                 Effect::Put(key, location) => _ = state.index.insert(key, location),
                 Effect::Remove(keys) => keys.iter().for_each(|key| _ = state.index.remove(key)),
@@ -188,6 +193,11 @@ impl<D: BlockDevice> Core<D> {
     /// Takes the extents opened since the checkpoint over; gives those to scan, and from where.
     fn adopt_opened(&self, opened: &[OpenedExtent]) -> Vec<(u32, u32)> {
         let mut state = self.state.borrow_mut();
+        if mutant::on(Mutant::ReturnForgetsOpenExtents) {
+            let open = |l: &Location| matches!(state.extents[l.extent as usize].state, ExtentState::Open(_));
+            let gone: Vec<_> = state.index.after(None).filter(|(_, l)| open(l)).map(|(key, _)| key).collect();
+            gone.iter().for_each(|key| _ = state.index.remove(key));
+        }
         let mut reused = BTreeSet::new();
         let mut to_scan: Vec<(u32, u32)> = Vec::new();
         for opened in opened {
@@ -385,6 +395,13 @@ impl<D: BlockDevice> Window<'_, D> {
         };
         let (head, proof) = match RecordHead::decode(bytes, place) {
             Ok(decoded) => decoded,
+            Err(FormatError::Absent(_)) if mutant::on(Mutant::StaleGenerationAccepted) => {
+                let generation = RecordHead::probe_generation(bytes, place).unwrap_or(place.generation);
+                match RecordHead::decode(bytes, &Place { generation, ..*place }) {
+                    Ok(decoded) => decoded,
+                    Err(_) => return Scanned::Nothing,
+                }
+            }
             Err(FormatError::Absent(_)) => return Scanned::Nothing,
             Err(_) => return Scanned::Damaged(None, "the head does not verify"),
         };
@@ -396,7 +413,7 @@ impl<D: BlockDevice> Window<'_, D> {
             return Scanned::Damaged(Some((head, proof, layout)), "the medium cannot be read");
         };
         let payload = &bytes[layout.payload_at..layout.payload_at + head.payload_bytes as usize];
-        if !head.payload_fits(payload) {
+        if !head.payload_fits(payload) && !mutant::on(Mutant::TornPayloadAccepted) {
             return Scanned::Damaged(Some((head, proof, layout)), "the payload does not verify");
         }
         if head.kind != RecordKind::Tombstone {

@@ -15,7 +15,9 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::core::Core;
+use crate::extent::Location;
 use crate::handle::{Payload, Request, ShardInfo, StoreHandle};
+use crate::mutant::{self, Mutant};
 use crate::open::Store;
 use crate::state::stream_of;
 use crate::{StoreError, StoreResult};
@@ -46,7 +48,12 @@ fn advance<D: BlockDevice>(core: &Rc<Core<D>>, tasks: &mut Tasks, cx: &mut Conte
     if progress {
         core.pump();
     }
+    let tasks_max = core.state.borrow().limits.tasks_max;
     for task in core.take_spawned() {
+        if mutant::on(Mutant::BackgroundNeedsSlot) && tasks.len() >= tasks_max {
+            core.spawn(task);
+            continue;
+        }
         tasks.push(task);
         progress = true;
     }
@@ -97,6 +104,11 @@ async fn finish<D: BlockDevice>(core: &Rc<Core<D>>, tasks: &mut Tasks) -> StoreR
     assert!(core.locks.is_idle(), "no key is held when nothing is under way");
     if core.state.borrow().read_only {
         return Ok(());
+    }
+    if mutant::on(Mutant::ShutdownForgetsAfterReset) && core.state.borrow().stats.extents_reclaimed > 0 {
+        core.state.borrow_mut().opened.clear();
+        Rc::clone(core).write_anchor().await;
+        return core.device.flush().await.map_err(StoreError::from);
     }
     let task_core = Rc::clone(core);
     let (tell, mut done) = oneshot::channel();
@@ -171,7 +183,9 @@ impl<D: BlockDevice> Core<D> {
         }
         self.locks.lock(key).await;
         let done = self.write(stream_of(&key), RecordKind::Put, Some(key), Vec::new(), descriptor, payload).await;
-        self.locks.unlock(key);
+        if done.is_ok() || !mutant::on(Mutant::KeyLockLeaked) {
+            self.locks.unlock(key);
+        }
         if done.is_ok() {
             self.state.borrow_mut().stats.accepted_bytes += len as u64;
         }
@@ -184,7 +198,8 @@ impl<D: BlockDevice> Core<D> {
         keys.dedup();
         for chunk in keys.chunks(TOMBSTONE_MAX_KEYS) {
             // In key order, so that two deletes never wait for each other.
-            for key in chunk {
+            let locks = !mutant::on(Mutant::BulkDeleteWithoutLocks);
+            for key in chunk.iter().filter(|_| locks) {
                 self.locks.lock(*key).await;
             }
             let present: Vec<ShardKey> = {
@@ -192,7 +207,7 @@ impl<D: BlockDevice> Core<D> {
                 chunk.iter().filter(|key| state.index.contains(key)).copied().collect()
             };
             let done = if present.is_empty() { Ok(()) } else { self.bury(present).await };
-            chunk.iter().for_each(|key| self.locks.unlock(*key));
+            chunk.iter().filter(|_| locks).for_each(|key| self.locks.unlock(*key));
             done?;
         }
         Ok(())
@@ -205,8 +220,17 @@ impl<D: BlockDevice> Core<D> {
 
     fn list(&self, after: Option<ShardKey>, limit: usize) -> Vec<ShardInfo> {
         let state = self.state.borrow();
-        let records = state.index.after(after).take(limit);
-        records.map(|(key, location)| ShardInfo { key, len: location.payload_bytes }).collect()
+        let info = |(key, location): (ShardKey, Location)| ShardInfo { key, len: location.payload_bytes };
+        let page: Vec<ShardInfo> = state.index.after(after).take(limit).map(info).collect();
+        #[cfg(feature = "mutants")]
+        if mutant::on(Mutant::ListByPosition) {
+            let from = mutant::position(after, None, 0);
+            let from = if from > 0 { from } else { state.index.len() as usize - state.index.after(after).count() };
+            let page: Vec<ShardInfo> = state.index.after(None).skip(from).take(limit).map(info).collect();
+            mutant::position(after, page.last().map(|info| info.key), page.len());
+            return page;
+        }
+        page
     }
 
     /// A partition's journal records below `below`.

@@ -5,6 +5,7 @@
 use format::{CheckpointExtent, CheckpointRun, CheckpointShard, ExtentState, Stream};
 
 use crate::extent::Location;
+use crate::mutant::{self, Mutant};
 use crate::state::State;
 
 /// Extents with more than this share of live units, in percent, are not worth moving.
@@ -64,6 +65,7 @@ impl State {
         let extents = self.extents.len();
         let two_checkpoints = 2 * self.dump_bytes().div_ceil(self.label.geometry.extent_bytes as usize);
         let above = match stream {
+            Stream::Meta if mutant::on(Mutant::FullRefusesDeletes) => 8.max(extents / 48),
             Stream::Checkpoint => return 0,
             Stream::Moved => 0,
             Stream::Meta => 2.max(extents / 128),

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use crate::extent::{Effect, Extent, Track};
 use crate::fault::Faults;
 use crate::index::Index;
+use crate::mutant::{self, Mutant};
 use crate::place::WriteItem;
 use crate::{Limits, StoreError, StoreResult, StoreStats};
 
@@ -134,6 +135,7 @@ impl State {
     pub(crate) fn check_writable(&self) -> StoreResult<()> {
         match &self.poison {
             _ if self.read_only => Err(StoreError::ReadOnly),
+            Some(_) if mutant::on(Mutant::PoisonForgotten) => Ok(()),
             Some(reason) => Err(StoreError::Poisoned { reason: reason.clone() }),
             None => Ok(()),
         }
@@ -146,11 +148,15 @@ impl State {
         }
         let extent = self.free.pop_first()?;
         self.generations = self.generations.checked_add(1).expect("fewer than 2^32 extents are opened in one life");
+        let fresh = u64::from(self.boot) << 32 | u64::from(self.generations);
         let entry = &mut self.extents[extent as usize];
         assert_eq!((entry.state, entry.live_units), (ExtentState::Free, 0), "extent {extent} is not free");
+        let keeps_generation = entry.generation > 0 && mutant::on(Mutant::GenerationNotBumped);
+        let keeps_pointer = mutant::on(Mutant::PointerNotReset) && stream != Stream::Checkpoint;
         *entry = Extent {
             state: ExtentState::Open(stream),
-            generation: u64::from(self.boot) << 32 | u64::from(self.generations),
+            generation: if keeps_generation { entry.generation } else { fresh },
+            written_units: if keeps_pointer { entry.written_units } else { 0 },
             of_checkpoint: stream == Stream::Checkpoint,
             ..Extent::UNUSED
         };
@@ -170,7 +176,8 @@ impl State {
             next.push(opened);
         }
         self.anchor_dirty = true;
-        self.tracks.insert(extent, Track::default());
+        let anchored = self.boot > 1 && mutant::on(Mutant::AckBeforeAnchor);
+        self.tracks.insert(extent, Track { anchored, ..Track::default() });
         self.open.insert(stream, extent);
         Some(extent)
     }
