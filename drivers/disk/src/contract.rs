@@ -2,20 +2,23 @@
 //!
 //! Each check is a plain async function that panics with a sentence when the device breaks the contract; [`all`] runs
 //! them in turn. They write over the whole device and need at least [`SIZE_BYTES_MIN`] bytes. Crashes are not
-//! here: only a simulated device can have one on demand.
+//! here: only a simulated device can have one on demand. Zoned devices have checks of their own, [`zoned`].
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 
-use crate::{AlignedBuf, AlignedBytes, BlockDevice, DiskError, DiskResult, IO_ALIGN, MAX_WRITE_PARTS, READ_ALIGN_MIN};
+use crate::{
+    AlignedBuf, AlignedBytes, BlockDevice, DiskError, DiskResult, IO_ALIGN, MAX_WRITE_PARTS, READ_ALIGN_MIN, ZoneFacts,
+    ZoneFault,
+};
 
 /// The smallest device that the checks can run on, in bytes.
 pub const SIZE_BYTES_MIN: u64 = 4 * 1024 * 1024;
 
 const PAGE: u64 = IO_ALIGN as u64;
 
-/// Runs every check on `device`.
+/// Runs every check on `device`, which has no zones.
 ///
 /// # Panics
 /// When the device breaks the contract.
@@ -30,6 +33,30 @@ pub async fn all<D: BlockDevice>(device: &D) {
     many_operations_at_once_keep_apart(device).await;
     large_requests_are_whole(device).await;
     a_discarded_range_is_usable_again(device).await;
+    a_device_without_zones_says_so(device).await;
+}
+
+/// Runs the checks of devices with sequential zones, of which it resets and writes the first.
+///
+/// # Panics
+/// When the device breaks the contract, or has no sequential zones.
+pub async fn zoned<D: BlockDevice>(device: &D) {
+    facts_are_sound(device);
+    let facts = device.facts().zones.expect("the device has sequential zones");
+    if facts.conventional_zones > 0 {
+        conventional_zones_take_writes_anywhere(device, &facts).await;
+    }
+    let first = u64::from(facts.conventional_zones) * facts.zone_bytes;
+    for zone in [first, first + facts.zone_bytes] {
+        a_zone_takes_writes_at_its_pointer_alone(device, zone).await;
+        a_zone_is_finished_and_reset(device, &facts, zone).await;
+    }
+    let size = device.facts().size_bytes;
+    expect_zone_fault(device.write(size - facts.zone_bytes, too_long(&facts)).await, ZoneFault::Crosses);
+    for offset in [size, u64::MAX] {
+        refused(device.write_pointer(offset).await, "report of a zone", offset);
+        refused(device.reset_zone(offset).await, "reset of a zone", offset);
+    }
 }
 
 /// A buffer of `pages` pages that only this `seed` gives.
@@ -56,6 +83,13 @@ pub fn facts_are_sound<D: BlockDevice>(device: &D) {
     assert!((512..=IO_ALIGN as u32).contains(&facts.sector_bytes), "sectors of {} bytes", facts.sector_bytes);
     let read_align = facts.read_align_bytes;
     assert!([READ_ALIGN_MIN, IO_ALIGN].contains(&(read_align as usize)), "reads at multiples of {read_align} bytes");
+    if let Some(zones) = facts.zones {
+        assert!(facts.zoned, "zones make a zoned device");
+        assert!(facts.size_bytes.is_multiple_of(zones.zone_bytes), "a device is a whole number of zones");
+        assert!(zones.capacity_bytes.is_multiple_of(PAGE) && zones.capacity_bytes <= zones.zone_bytes, "{zones:?}");
+        assert!(u64::from(zones.conventional_zones) < facts.size_bytes / zones.zone_bytes, "some are sequential");
+        assert!(zones.max_open != Some(0), "no limit is none");
+    }
     assert!(!facts.engine.is_empty() && !facts.path.is_empty(), "a device says what it is");
 }
 
@@ -229,6 +263,108 @@ pub async fn a_discarded_range_is_usable_again<D: BlockDevice>(device: &D) {
     assert!(read[48 * IO_ALIGN..] == whole[48 * IO_ALIGN..], "a discard changed what lies after it");
     device.write(16 * PAGE, vec![pattern(22, 32)]).await.expect("a write to a discarded range succeeds");
     expect_pattern(device, 16 * PAGE, 22, 32).await;
+}
+
+/// What zones are asked is refused by name.
+///
+/// # Panics
+/// When the device breaks the contract.
+pub async fn a_device_without_zones_says_so<D: BlockDevice>(device: &D) {
+    expect_zone_fault(device.write_pointer(0).await, ZoneFault::NotZoned);
+    expect_zone_fault(device.reset_zone(0).await, ZoneFault::NotZoned);
+    expect_zone_fault(device.finish_zone(0).await, ZoneFault::NotZoned);
+}
+
+/// Conventional zones know no pointer, and end where sequential ones begin.
+///
+/// # Panics
+/// When the device breaks the contract.
+pub async fn conventional_zones_take_writes_anywhere<D: BlockDevice>(device: &D, facts: &ZoneFacts) {
+    let end = u64::from(facts.conventional_zones) * facts.zone_bytes;
+    for (seed, offset) in [(41, end - PAGE), (42, 0), (43, 3 * PAGE), (44, PAGE), (45, 0)] {
+        device.write(offset, vec![pattern(seed, 1)]).await.expect("a write succeeds");
+        expect_pattern(device, offset, seed, 1).await;
+    }
+    expect_zone_fault(device.write(end - PAGE, vec![pattern(46, 2)]).await, ZoneFault::Crosses);
+    expect_zone_fault(device.discard(end - PAGE, 2 * PAGE).await, ZoneFault::Crosses);
+    expect_pattern(device, end - PAGE, 41, 1).await;
+    expect_zone_fault(device.write_pointer(0).await, ZoneFault::Conventional);
+    expect_zone_fault(device.reset_zone(end - 1).await, ZoneFault::Conventional);
+    expect_zone_fault(device.finish_zone(PAGE).await, ZoneFault::Conventional);
+}
+
+/// Writes go on where the last one ended, and are refused anywhere else, which changes nothing.
+///
+/// # Panics
+/// When the device breaks the contract.
+pub async fn a_zone_takes_writes_at_its_pointer_alone<D: BlockDevice>(device: &D, zone: u64) {
+    device.reset_zone(zone).await.expect("a reset succeeds");
+    expect_pointer(device, zone, zone).await;
+    expect_nothing(device, zone, 1).await;
+    device.write(zone, vec![pattern(51, 2)]).await.expect("a write at the start succeeds");
+    device.write(zone + 2 * PAGE, vec![pattern(52, 1), pattern(53, 2)]).await.expect("a write at the pointer succeeds");
+    device.flush().await.expect("a flush succeeds");
+    let pointer = zone + 5 * PAGE;
+    for offset in [zone, pointer - PAGE, pointer + PAGE] {
+        let fault = ZoneFault::NotAtPointer { pointer };
+        expect_zone_fault(device.write(offset, vec![pattern(54, 1)]).await, fault);
+    }
+    expect_pointer(device, zone, pointer).await;
+    device.discard(zone, 2 * PAGE).await.expect("advice is never refused");
+    for (at, seed, pages) in [(0, 51, 2), (2, 52, 1), (3, 53, 2)] {
+        expect_pattern(device, zone + at * PAGE, seed, pages).await;
+    }
+    expect_nothing(device, pointer, 1).await;
+    expect_nothing(device, pointer - PAGE, 2).await;
+}
+
+/// A finished zone keeps what was written and takes no more; a reset one is as new.
+///
+/// # Panics
+/// When the device breaks the contract.
+pub async fn a_zone_is_finished_and_reset<D: BlockDevice>(device: &D, facts: &ZoneFacts, zone: u64) {
+    device.reset_zone(zone + PAGE).await.expect("any byte names its zone");
+    expect_zone_fault(device.write(zone, too_long(facts)).await, ZoneFault::Crosses);
+    device.write(zone, vec![pattern(61, 3)]).await.expect("a write succeeds");
+    device.finish_zone(zone).await.expect("a finish succeeds");
+    device.flush().await.expect("a flush succeeds");
+    let end = facts.writable_end_of(zone);
+    expect_pointer(device, zone, end).await;
+    expect_pattern(device, zone, 61, 3).await;
+    let fault = ZoneFault::NotAtPointer { pointer: end };
+    expect_zone_fault(device.write(zone + 3 * PAGE, vec![pattern(62, 1)]).await, fault);
+    device.reset_zone(zone).await.expect("a reset succeeds");
+    expect_pointer(device, zone + facts.zone_bytes - 1, zone).await;
+    expect_nothing(device, zone, 3).await;
+    device.write(zone, vec![pattern(63, 1)]).await.expect("a reset zone takes writes");
+    expect_pattern(device, zone, 63, 1).await;
+}
+
+/// Parts of a page more than a zone holds.
+fn too_long(facts: &ZoneFacts) -> Vec<AlignedBytes> {
+    let pages = (facts.capacity_bytes / PAGE) as usize + 1;
+    let part = AlignedBuf::zeroed(pages.div_ceil(MAX_WRITE_PARTS) * IO_ALIGN).freeze();
+    vec![part; MAX_WRITE_PARTS]
+}
+
+async fn expect_pointer<D: BlockDevice>(device: &D, offset: u64, pointer: u64) {
+    assert_eq!(device.write_pointer(offset).await.expect("a report succeeds"), pointer, "the pointer at {offset}");
+}
+
+/// Beyond the pointer there are zeros or an error.
+async fn expect_nothing<D: BlockDevice>(device: &D, offset: u64, pages: usize) {
+    match device.read(offset, AlignedBuf::for_read(pages * IO_ALIGN)).await {
+        Ok(read) => assert!(read[(pages - 1) * IO_ALIGN..].iter().all(|b| *b == 0), "bytes beyond the pointer"),
+        Err(error) => assert!(error.is_media_fault(), "{error}"),
+    }
+}
+
+fn expect_zone_fault<T>(result: DiskResult<T>, expected: ZoneFault) {
+    match result {
+        Err(DiskError::Zone { fault, .. }) => assert_eq!(fault, expected),
+        Err(error) => panic!("refused, but as: {error}"),
+        Ok(_) => panic!("accepted, though {expected}"),
+    }
 }
 
 async fn expect_pattern<D: BlockDevice>(device: &D, offset: u64, seed: u64, pages: usize) {

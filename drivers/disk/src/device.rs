@@ -1,8 +1,8 @@
 //! The door itself.
 
-use std::future::Future;
+use std::future::{Future, ready};
 
-use crate::{AlignedBuf, AlignedBytes, DiskResult};
+use crate::{AlignedBuf, AlignedBytes, DiskError, DiskOp, DiskResult, ZoneFacts, ZoneFault};
 
 /// Parts one gathered write may have; both `writev` and the ring accept far more.
 pub const MAX_WRITE_PARTS: usize = 64;
@@ -35,10 +35,22 @@ pub struct DeviceFacts {
     pub rotational: bool,
     /// Zoned medium.
     pub zoned: bool,
+    /// Its zones, when some of them must be written in order.
+    pub zones: Option<ZoneFacts>,
     /// Whether a volatile write cache stands between a write and the medium.
     pub volatile_cache: Option<bool>,
+    /// Whether the device can make one write durable without flushing its cache (FUA), where it tells.
+    pub fua: Option<bool>,
+    /// Bytes of a write that happens whole or not at all when the power goes, at most; none where nothing is promised.
+    pub atomic_write_bytes: Option<u32>,
+    /// Whether the device has queues to poll for completions, where it tells.
+    pub polled: Option<bool>,
     /// Whether the device can discard.
     pub discard: bool,
+    /// What a discard is rounded inward to, in bytes, where the device tells.
+    pub discard_granularity_bytes: Option<u32>,
+    /// The character device for commands past the block layer (NVMe's `/dev/ngXnY`), where there is one.
+    pub passthrough: Option<String>,
     /// Model, where the device tells.
     pub model: Option<String>,
     /// Serial number, where the device tells.
@@ -82,4 +94,31 @@ pub trait BlockDevice: 'static {
     /// # Errors
     /// [`crate::DiskError`] with the place.
     fn discard(&self, offset: u64, len_bytes: u64) -> impl Future<Output = DiskResult<()>>;
+
+    /// Where the next write to the sequential zone that holds the byte at `offset` must begin; the end of the zone's
+    /// capacity when it is full. After a crash it may be no multiple of [`crate::IO_ALIGN`]; see [`ZoneFacts`].
+    ///
+    /// # Errors
+    /// [`DiskError::Zone`] where there is no write pointer.
+    fn write_pointer(&self, offset: u64) -> impl Future<Output = DiskResult<u64>> {
+        ready(Err(DiskError::Zone { op: DiskOp::ReportZone, offset, fault: ZoneFault::NotZoned }))
+    }
+
+    /// Empties the sequential zone that holds the byte at `offset`; its write pointer is then at its start. Durable
+    /// when flushed.
+    ///
+    /// # Errors
+    /// [`DiskError::Zone`] where there is no write pointer, or the zone is being changed.
+    fn reset_zone(&self, offset: u64) -> impl Future<Output = DiskResult<()>> {
+        ready(Err(DiskError::Zone { op: DiskOp::ResetZone, offset, fault: ZoneFault::NotZoned }))
+    }
+
+    /// Makes the sequential zone that holds the byte at `offset` full without writing, so that it no longer counts as
+    /// written in part; what was written stays. Durable when flushed.
+    ///
+    /// # Errors
+    /// As [`Self::reset_zone`].
+    fn finish_zone(&self, offset: u64) -> impl Future<Output = DiskResult<()>> {
+        ready(Err(DiskError::Zone { op: DiskOp::FinishZone, offset, fault: ZoneFault::NotZoned }))
+    }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use thiserror::Error;
 
+use crate::ZoneFault;
+
 /// The operation that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskOp {
@@ -17,6 +19,12 @@ pub enum DiskOp {
     Flush,
     /// Discarding.
     Discard,
+    /// Asking for a zone's write pointer.
+    ReportZone,
+    /// Emptying a zone.
+    ResetZone,
+    /// Filling a zone up without writing.
+    FinishZone,
 }
 
 impl fmt::Display for DiskOp {
@@ -27,6 +35,9 @@ impl fmt::Display for DiskOp {
             Self::Write => "write",
             Self::Flush => "flush",
             Self::Discard => "discard",
+            Self::ReportZone => "report of a zone",
+            Self::ResetZone => "reset of a zone",
+            Self::FinishZone => "finish of a zone",
         })
     }
 }
@@ -69,6 +80,16 @@ pub enum DiskError {
         offset: u64,
         /// How much.
         len: usize,
+    },
+    /// A zone does not take it; see [`crate::ZoneFacts`].
+    #[error("{op} at byte {offset}: {fault}")]
+    Zone {
+        /// What was asked.
+        op: DiskOp,
+        /// Where.
+        offset: u64,
+        /// Why not.
+        fault: ZoneFault,
     },
     /// Any other answer of the operating system.
     #[error("{op}: {reason}")]

@@ -15,7 +15,9 @@ pub mod contract;
 mod device;
 mod error;
 mod pool;
+mod zone;
 
 pub use buffer::{AlignedBuf, AlignedBytes, IO_ALIGN, READ_ALIGN_MIN};
 pub use device::{BlockDevice, DeviceFacts, DeviceKind, MAX_WRITE_PARTS};
 pub use error::{DiskError, DiskOp, DiskResult};
+pub use zone::{ZoneFacts, ZoneFault};

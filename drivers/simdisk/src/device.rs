@@ -2,18 +2,19 @@
 
 use std::cell::{RefCell, RefMut};
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::ops::Range;
 use std::rc::Rc;
 
 use base::SeededEntropy;
 use disk::{
     AlignedBuf, AlignedBytes, BlockDevice, DeviceFacts, DeviceKind, DiskError, DiskOp, DiskResult, IO_ALIGN,
-    MAX_WRITE_PARTS,
+    MAX_WRITE_PARTS, ZoneFacts, ZoneFault,
 };
 
 use crate::medium::{Medium, PAGE_BYTES, SECTOR_BYTES};
 use crate::op::Op;
+use crate::zoned::Zones;
 use crate::{FaultAtlas, FaultCounts};
 
 /// Polls an ordinary operation takes at most before it finishes.
@@ -29,6 +30,13 @@ enum Fate {
     Lost,
 }
 
+/// What a write is known by until it has finished.
+#[derive(Clone, Copy)]
+enum Ticket {
+    Plain(u64),
+    InZone(u64),
+}
+
 /// What a flush does when it finishes.
 #[derive(Clone, Copy)]
 enum FlushFate {
@@ -42,11 +50,13 @@ enum FlushFate {
 pub struct Shape {
     /// Logical sector in bytes, 512 or 4096: the grain of reads. A crash tears at 512 bytes all the same.
     pub sector_bytes: u32,
+    /// Its zones; none for a disk without. The disk is then a whole number of them.
+    pub zones: Option<ZoneFacts>,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { sector_bytes: SECTOR_BYTES as u32 }
+        Self { sector_bytes: SECTOR_BYTES as u32, zones: None }
     }
 }
 
@@ -62,7 +72,7 @@ struct State {
     /// The device will never answer again.
     dead: bool,
     ops: u64,
-    /// Writes and flushes still accepted before the power goes.
+    /// Writes, flushes and changes of zones still accepted before the power goes.
     cut_after: Option<u64>,
     fail_reads: u32,
     fail_writes: u32,
@@ -103,7 +113,7 @@ impl State {
         }
     }
 
-    /// Counts a write or flush; false when the power goes instead of finishing it.
+    /// Counts a write, flush or change of a zone; false when the power goes instead of finishing it.
     fn tick(&mut self) -> bool {
         if self.cut_after == Some(0) {
             self.crash();
@@ -174,9 +184,11 @@ impl SimDisk {
             "sectors of {} bytes",
             shape.sector_bytes
         );
-        let size_bytes = size_bytes / PAGE_BYTES * PAGE_BYTES;
+        let unit = shape.zones.map_or(PAGE_BYTES, |zones| zones.zone_bytes);
+        let size_bytes = size_bytes / unit * unit;
+        let zones = shape.zones.map(|zones| Zones::new(size_bytes, zones, u64::from(shape.sector_bytes)));
         let state = State {
-            medium: Medium::new(size_bytes),
+            medium: Medium::new(size_bytes, zones),
             entropy: SeededEntropy::new(seed),
             atlas,
             counts: FaultCounts::default(),
@@ -196,9 +208,15 @@ impl SimDisk {
             sector_bytes: shape.sector_bytes,
             read_align_bytes: shape.sector_bytes,
             rotational: false,
-            zoned: false,
+            zoned: shape.zones.is_some(),
+            zones: shape.zones,
             volatile_cache: Some(true),
+            fua: Some(false),
+            atomic_write_bytes: None,
+            polled: Some(false),
             discard: true,
+            discard_granularity_bytes: None,
+            passthrough: None,
             model: Some("simulated disk".to_owned()),
             serial: Some(format!("{seed:016x}")),
             wwn: None,
@@ -216,7 +234,7 @@ impl SimDisk {
         self.state().crash();
     }
 
-    /// Cuts the power at the write or flush that follows the next `n`: that one is still under way (so a write
+    /// Cuts the power at the write, flush or change of a zone that follows the next `n`: that one is still under way (so a write
     /// may leave some sectors), and from then on everything answers [`DiskError::Gone`].
     pub fn power_cut_after(&self, n: u64) {
         self.state().cut_after = Some(n);
@@ -244,7 +262,7 @@ impl SimDisk {
         self.state().is_gone(self.generation)
     }
 
-    /// Writes and flushes accepted so far, over all handles.
+    /// Writes, flushes and changes of zones accepted so far, over all handles.
     #[must_use]
     pub fn ops(&self) -> u64 {
         self.state().ops
@@ -340,6 +358,11 @@ impl SimDisk {
             state.counts.bad_sector_hits += 1;
             return Err(failed);
         }
+        // The two answers that devices give.
+        let unwritten = state.medium.zones.as_ref().is_some_and(|zones| zones.is_unwritten(offset, len as u64));
+        if unwritten && state.entropy.one_in(2) {
+            return Err(failed);
+        }
         if state.fail_reads > 0 || state.strikes(state.atlas.read_error_one_in) {
             state.fail_reads = state.fail_reads.saturating_sub(1);
             state.counts.read_errors += 1;
@@ -352,7 +375,7 @@ impl SimDisk {
         Ok((polls, offset))
     }
 
-    fn begin_write(&self, offset: u64, parts: &[AlignedBytes]) -> DiskResult<(u32, u64, Fate)> {
+    fn begin_write(&self, offset: u64, parts: &[AlignedBytes]) -> DiskResult<(u32, Ticket, Fate)> {
         let op = DiskOp::Write;
         let len = parts.iter().map(|p| p.len()).sum();
         self.check(op, offset, len)?;
@@ -361,6 +384,9 @@ impl SimDisk {
         }
         let mut state = self.state();
         state.admit(op, self.generation)?;
+        if let Some(zones) = &state.medium.zones {
+            zones.check_write(offset, len as u64)?;
+        }
         let polls = state.polls();
         let mut place = offset;
         let mut fate = Fate::Done;
@@ -376,14 +402,21 @@ impl SimDisk {
             fate = Fate::Lost;
         } else if state.strikes(state.atlas.misdirected_write_one_in) {
             state.counts.misdirected_writes += 1;
-            place = state.random_place(offset, len);
+            // Where zones have pointers it can land in no other place.
+            match state.medium.zones {
+                Some(_) => fate = Fate::Lost,
+                None => place = state.random_place(offset, len),
+            }
         }
-        let id = state.medium.begin(place, parts);
+        let ticket = match &mut state.medium.zones {
+            Some(zones) if zones.is_sequential(offset) => Ticket::InZone(zones.begin_write(offset, parts)),
+            _ => Ticket::Plain(state.medium.begin(place, parts)),
+        };
         if !state.tick() {
             return Err(DiskError::Gone { op });
         }
         self.age(&mut state, offset, len);
-        Ok((polls, id, fate))
+        Ok((polls, ticket, fate))
     }
 
     /// The damage that time does, drawn at each write since there is no clock.
@@ -399,22 +432,52 @@ impl SimDisk {
         }
     }
 
-    fn finish_write(&self, id: u64, fate: Fate, offset: u64, len: usize) -> DiskResult<()> {
+    fn finish_write(&self, ticket: Ticket, fate: Fate, offset: u64, len: usize) -> DiskResult<()> {
         let op = DiskOp::Write;
         let mut state = self.state();
         if state.is_gone(self.generation) {
             return Err(DiskError::Gone { op });
         }
-        match fate {
-            Fate::Done => state.medium.finish(id),
-            Fate::Lost => state.medium.forget(id),
-            Fate::Torn => {
-                let entropy = state.entropy.clone();
-                state.medium.finish_torn(id, &entropy);
-                return Err(DiskError::Medium { op, offset, len, errno: EIO });
+        let entropy = state.entropy.clone();
+        match (ticket, fate) {
+            (Ticket::Plain(id), Fate::Done) => state.medium.finish(id),
+            (Ticket::Plain(id), Fate::Lost) => state.medium.forget(id),
+            (Ticket::Plain(id), Fate::Torn) => state.medium.finish_torn(id, &entropy),
+            (Ticket::InZone(id), fate) => {
+                let zones = state.medium.zones.as_mut().expect("the write is in a zone");
+                match fate {
+                    Fate::Done => {}
+                    Fate::Lost => zones.blank(id),
+                    Fate::Torn => zones.cut(id, &entropy),
+                }
+                state.medium.finish_in_zone(id);
             }
         }
-        Ok(())
+        if matches!(fate, Fate::Torn) { Err(DiskError::Medium { op, offset, len, errno: EIO }) } else { Ok(()) }
+    }
+
+    /// Begins a reset or a finish of a zone.
+    fn begin_change(&self, op: DiskOp, offset: u64) -> DiskResult<(u32, u64)> {
+        let mut state = self.state();
+        state.admit(op, self.generation)?;
+        let polls = state.polls();
+        let zones = state.medium.zones.as_mut();
+        let id = zones.ok_or(DiskError::Zone { op, offset, fault: ZoneFault::NotZoned })?.begin_change(op, offset)?;
+        if state.tick() { Ok((polls, id)) } else { Err(DiskError::Gone { op }) }
+    }
+
+    fn change_zone(&self, op: DiskOp, offset: u64) -> impl Future<Output = DiskResult<()>> {
+        let begun = self.begin_change(op, offset);
+        let polls = begun.as_ref().map_or(0, |(polls, _)| *polls);
+        Op::new(polls, move || {
+            let (_, id) = begun?;
+            let mut state = self.state();
+            if state.is_gone(self.generation) {
+                return Err(DiskError::Gone { op });
+            }
+            state.medium.finish_in_zone(id);
+            Ok(())
+        })
     }
 
     fn begin_flush(&self) -> DiskResult<(u32, u64, FlushFate)> {
@@ -505,9 +568,34 @@ impl BlockDevice for SimDisk {
             if begun.is_ok() {
                 polls = state.polls();
                 let entropy = state.entropy.clone();
-                state.medium.discard(offset, len_bytes, &entropy);
+                match self.facts.zones {
+                    // What it holds is freed by its reset.
+                    Some(zones) if zones.is_sequential(offset) => {}
+                    Some(zones) if !zones.holds(offset, len_bytes) => {
+                        begun = Err(DiskError::Zone { op, offset, fault: ZoneFault::Crosses });
+                    }
+                    _ => state.medium.discard(offset, len_bytes, &entropy),
+                }
             }
         }
         Op::new(polls, move || begun)
+    }
+
+    fn write_pointer(&self, offset: u64) -> impl Future<Output = DiskResult<u64>> {
+        let op = DiskOp::ReportZone;
+        let mut state = self.state();
+        let admitted = state.admit(op, self.generation);
+        ready(admitted.and_then(|()| match &state.medium.zones {
+            Some(zones) => zones.pointer(offset),
+            None => Err(DiskError::Zone { op, offset, fault: ZoneFault::NotZoned }),
+        }))
+    }
+
+    fn reset_zone(&self, offset: u64) -> impl Future<Output = DiskResult<()>> {
+        self.change_zone(DiskOp::ResetZone, offset)
+    }
+
+    fn finish_zone(&self, offset: u64) -> impl Future<Output = DiskResult<()>> {
+        self.change_zone(DiskOp::FinishZone, offset)
     }
 }

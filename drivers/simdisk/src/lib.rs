@@ -8,6 +8,7 @@
 //! - operations finish in any order: each takes a number of polls drawn from the seed;
 //! - after a failed flush the writes it should have covered are each durable in part or not at all, and later
 //!   flushes do not save them, though reads go on showing them (as a page cache does);
+//! - sequential zones, of a disk that has some, lose a tail instead of any subset (see `zoned.rs`);
 //! - beyond that, only what a [`FaultAtlas`] allows, counted in [`FaultCounts`] as it is injected.
 //!
 //! The seed and the order of calls decide everything; there is no clock and no other randomness.
@@ -19,6 +20,7 @@ mod atlas;
 mod device;
 mod medium;
 mod op;
+mod zoned;
 
 pub use atlas::{FaultAtlas, FaultCounts};
 pub use device::{Shape, SimDisk};

@@ -10,13 +10,15 @@ use std::rc::Rc;
 use base::{Entropy, SeededEntropy};
 use disk::AlignedBytes;
 
+use crate::zoned::Zones;
+
 /// Bytes in a page, the unit of storage here and of requests at the door.
 pub(crate) const PAGE_BYTES: u64 = disk::IO_ALIGN as u64;
 /// Bytes in a sector, the unit that a crash keeps or loses whole.
 pub(crate) const SECTOR_BYTES: u64 = 512;
 
-type Page = [u8; PAGE_BYTES as usize];
-type Image = BTreeMap<u64, Rc<Page>>;
+pub(crate) type Page = [u8; PAGE_BYTES as usize];
+pub(crate) type Image = BTreeMap<u64, Rc<Page>>;
 
 /// A write that no flush has covered. Pages are consecutive from `first_page` on.
 struct Write {
@@ -36,10 +38,12 @@ pub(crate) struct Medium {
     next_id: u64,
     next_finish_seq: u64,
     bad: BTreeSet<u64>,
+    /// The sequential zones, of a disk that has some; their writes are there instead of in the maps above.
+    pub(crate) zones: Option<Zones>,
 }
 
 impl Medium {
-    pub(crate) fn new(size_bytes: u64) -> Self {
+    pub(crate) fn new(size_bytes: u64, zones: Option<Zones>) -> Self {
         assert!(size_bytes.is_multiple_of(PAGE_BYTES) && size_bytes > 0, "a device is a whole number of pages");
         Self {
             size_bytes,
@@ -50,6 +54,7 @@ impl Medium {
             next_id: 0,
             next_finish_seq: 0,
             bad: BTreeSet::new(),
+            zones,
         }
     }
 
@@ -92,6 +97,14 @@ impl Medium {
         }
     }
 
+    /// Finishes operation `id` of a sequential zone.
+    pub(crate) fn finish_in_zone(&mut self, id: u64) {
+        if let Some(zones) = &mut self.zones {
+            zones.finish(id, self.next_finish_seq, &mut self.current);
+            self.next_finish_seq += 1;
+        }
+    }
+
     /// Drops write `id` as if it had never been.
     pub(crate) fn forget(&mut self, id: u64) {
         self.in_flight.remove(&id);
@@ -109,12 +122,18 @@ impl Medium {
                 self.durable.insert(page, Rc::clone(bytes));
             }
         }
+        if let Some(zones) = &mut self.zones {
+            zones.flush(mark, &mut self.durable);
+        }
     }
 
     /// A flush that failed: of the writes before `mark` some sectors are durable, the rest never will be.
     pub(crate) fn flush_failing(&mut self, mark: u64, entropy: &SeededEntropy) {
         for write in self.take_before(mark) {
             keep_some_sectors(&mut self.durable, &write, entropy);
+        }
+        if let Some(zones) = &mut self.zones {
+            zones.flush_failing(mark, &mut self.durable, entropy);
         }
     }
 
@@ -129,6 +148,9 @@ impl Medium {
         for write in unflushed.chain(std::mem::take(&mut self.in_flight).into_values()) {
             keep_some_sectors(&mut self.durable, &write, entropy);
         }
+        if let Some(zones) = &mut self.zones {
+            zones.crash(&mut self.durable, entropy);
+        }
         self.current = self.durable.clone();
     }
 
@@ -136,6 +158,8 @@ impl Medium {
     pub(crate) fn finish_all(&mut self) {
         let ids: Vec<u64> = self.in_flight.keys().copied().collect();
         ids.into_iter().for_each(|id| self.finish(id));
+        let in_zones = self.zones.as_ref().map(Zones::ids_under_way).unwrap_or_default();
+        in_zones.into_iter().for_each(|id| self.finish_in_zone(id));
     }
 
     /// What a read sees.
@@ -180,6 +204,9 @@ impl Medium {
                 change(&mut Rc::make_mut(page)[within]);
             }
         }
+        for page in self.zones.iter_mut().flat_map(|zones| zones.pages_of(number)) {
+            change(&mut Rc::make_mut(page)[within]);
+        }
     }
 
     /// Flips a bit in a stored page, if any page is stored.
@@ -221,7 +248,7 @@ impl Medium {
     }
 }
 
-fn zero_page() -> Rc<Page> {
+pub(crate) fn zero_page() -> Rc<Page> {
     Rc::new([0; PAGE_BYTES as usize])
 }
 

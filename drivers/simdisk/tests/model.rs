@@ -20,8 +20,12 @@ fn write(disk: &SimDisk, offset: u64, seed: u64) {
 fn it_keeps_the_contract_of_devices() {
     for seed in 0..4 {
         for sector_bytes in [512, 4096] {
-            let disk =
-                SimDisk::with_shape(contract::SIZE_BYTES_MIN, seed, FaultAtlas::default(), Shape { sector_bytes });
+            let disk = SimDisk::with_shape(
+                contract::SIZE_BYTES_MIN,
+                seed,
+                FaultAtlas::default(),
+                Shape { sector_bytes, zones: None },
+            );
             assert_eq!(disk.facts().read_align_bytes, sector_bytes);
             block_on(contract::all(&disk));
         }

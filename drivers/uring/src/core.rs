@@ -7,13 +7,14 @@ use std::fs::File;
 use std::io;
 use std::task::Waker;
 
-use disk::{DiskError, DiskOp, DiskResult, IO_ALIGN};
+use disk::{DiskError, DiskOp, DiskResult, IO_ALIGN, ZoneFacts};
 
 use crate::blocking;
 use crate::errno::disk_error;
 use crate::ring::Ring;
 use crate::slab::{Slab, Work};
 use crate::unpark::Unpark;
+use crate::zones;
 
 /// Times one operation is tried again when the kernel asks for it, before that counts as its failure.
 const RETRIES_MAX: u32 = 1000;
@@ -36,6 +37,7 @@ pub(crate) struct Core {
     is_block: bool,
     /// What reads go on at a multiple of when the kernel gave less than was asked.
     read_align: usize,
+    zones: Option<ZoneFacts>,
     depth: u32,
     in_kernel: u32,
     waiting: VecDeque<u32>,
@@ -48,13 +50,21 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(backend: Backend, file: File, is_block: bool, read_align: usize, depth: u32) -> Self {
+    pub(crate) fn new(
+        backend: Backend,
+        file: File,
+        is_block: bool,
+        read_align: usize,
+        zones: Option<ZoneFacts>,
+        depth: u32,
+    ) -> Self {
         Self {
             slab: Slab::default(),
             backend,
             file: Some(file),
             is_block,
             read_align,
+            zones,
             depth,
             in_kernel: 0,
             waiting: VecDeque::new(),
@@ -185,7 +195,8 @@ impl Core {
                     let (offset, len) = (slot.offset, slot.len);
                     self.discard_otherwise(offset, len)
                 } else {
-                    Err(disk_error(op, slot.offset, len, errno))
+                    let (error, at) = (disk_error(op, slot.offset, len, errno), slot.offset + slot.done as u64);
+                    Err(self.explained(op, at, error))
                 }
             }
             Ok(bytes) if matches!(op, DiskOp::Read | DiskOp::Write) && slot.done + bytes < len => {
@@ -202,6 +213,22 @@ impl Core {
             Ok(_) => Ok(()),
         };
         self.woken.extend(self.slab.finish(index, outcome));
+    }
+
+    /// The error of `op` at `offset`, and of a write to a zone what the zone has against it.
+    fn explained(&self, op: DiskOp, offset: u64, error: DiskError) -> DiskError {
+        match (&self.zones, &self.file) {
+            (Some(zones), Some(file)) if op == DiskOp::Write => zones::write_error(file, zones, offset, error),
+            _ => error,
+        }
+    }
+
+    /// Does `act` to the device itself, at once, while there is one.
+    pub(crate) fn on_file<T>(&self, op: DiskOp, act: impl FnOnce(&File) -> DiskResult<T>) -> DiskResult<T> {
+        match &self.file {
+            Some(file) if !self.closed => act(file),
+            _ => Err(DiskError::Gone { op }),
+        }
     }
 
     /// A discard is advice: where neither way exists, the contents stay, which the door allows.

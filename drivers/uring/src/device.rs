@@ -2,17 +2,19 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use disk::{
     AlignedBuf, AlignedBytes, BlockDevice, DeviceFacts, DiskError, DiskOp, DiskResult, IO_ALIGN, MAX_WRITE_PARTS,
+    ZoneFacts, ZoneFault,
 };
 
 use crate::core::Core;
 use crate::slab::Work;
+use crate::zones;
 
 /// A block device or file under [`crate::run`]. Clones are handles of the same device; what they are asked after
 /// `run` has returned is answered [`DiskError::Gone`].
@@ -50,6 +52,23 @@ impl UringDevice {
         Ok(())
     }
 
+    /// The zones, when the byte at `offset` lies in a sequential one.
+    fn check_zone(&self, op: DiskOp, offset: u64) -> DiskResult<ZoneFacts> {
+        let refused = |fault| Err(DiskError::Zone { op, offset, fault });
+        match self.facts.zones {
+            None => refused(ZoneFault::NotZoned),
+            Some(_) if offset >= self.facts.size_bytes => Err(DiskError::Invalid { op, offset, len: 0 }),
+            Some(zones) if !zones.is_sequential(offset) => refused(ZoneFault::Conventional),
+            Some(zones) => Ok(zones),
+        }
+    }
+
+    fn change_zone(&self, op: DiskOp, offset: u64) -> DiskResult<()> {
+        let zones = self.check_zone(op, offset)?;
+        self.check_writable(op)?;
+        self.core.borrow().on_file(op, |file| zones::change(file, &zones, op, offset))
+    }
+
     fn begin(&self, checked: DiskResult<()>, work: Work, offset: u64, len: u64) -> Operation {
         let begun = checked.and_then(|()| self.core.borrow_mut().begin(work, offset, len));
         Operation { core: Rc::clone(&self.core), begun: Some(begun) }
@@ -79,6 +98,9 @@ impl BlockDevice for UringDevice {
         if parts.len() > MAX_WRITE_PARTS || parts.iter().any(|p| p.is_empty() || !p.len().is_multiple_of(IO_ALIGN)) {
             checked = Err(DiskError::Invalid { op, offset, len: usize::try_from(len).unwrap_or(usize::MAX) });
         }
+        if self.facts.zones.is_some_and(|zones| !zones.holds(offset, len)) {
+            checked = checked.and(Err(DiskError::Zone { op, offset, fault: ZoneFault::Crosses }));
+        }
         let operation = self.begin(checked, Work::Write(parts), offset, len);
         async move { operation.await.map(drop) }
     }
@@ -90,9 +112,35 @@ impl BlockDevice for UringDevice {
 
     fn discard(&self, offset: u64, len_bytes: u64) -> impl Future<Output = DiskResult<()>> {
         let op = DiskOp::Discard;
-        let checked = self.check(op, offset, len_bytes).and_then(|()| self.check_writable(op));
-        let operation = self.begin(checked, Work::Discard, offset, len_bytes);
-        async move { operation.await.map(drop) }
+        let mut checked = self.check(op, offset, len_bytes).and_then(|()| self.check_writable(op));
+        if self.facts.zones.is_some_and(|zones| !zones.is_sequential(offset) && !zones.holds(offset, len_bytes)) {
+            checked = checked.and(Err(DiskError::Zone { op, offset, fault: ZoneFault::Crosses }));
+        }
+        // What a sequential zone holds is freed by its reset.
+        let idle = checked.is_ok() && self.facts.zones.is_some_and(|zones| zones.is_sequential(offset));
+        let operation = (!idle).then(|| self.begin(checked, Work::Discard, offset, len_bytes));
+        async move {
+            match operation {
+                Some(operation) => operation.await.map(drop),
+                None => Ok(()),
+            }
+        }
+    }
+
+    fn write_pointer(&self, offset: u64) -> impl Future<Output = DiskResult<u64>> {
+        let op = DiskOp::ReportZone;
+        ready(
+            self.check_zone(op, offset)
+                .and_then(|zones| self.core.borrow().on_file(op, |file| zones::write_pointer(file, &zones, offset))),
+        )
+    }
+
+    fn reset_zone(&self, offset: u64) -> impl Future<Output = DiskResult<()>> {
+        ready(self.change_zone(DiskOp::ResetZone, offset))
+    }
+
+    fn finish_zone(&self, offset: u64) -> impl Future<Output = DiskResult<()>> {
+        ready(self.change_zone(DiskOp::FinishZone, offset))
     }
 }
 

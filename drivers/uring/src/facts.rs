@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use disk::{AlignedBuf, DeviceFacts, DeviceKind, IO_ALIGN, READ_ALIGN_MIN};
 
-use crate::sysfs;
+use crate::{sysfs, zones};
 
 /// Facts of `file`, found at `path` and opened for I/O that is `direct` or not; `size_bytes` limits what is used of it.
 ///
@@ -36,6 +36,11 @@ pub(crate) fn gather(
     if sector_bytes as usize > IO_ALIGN {
         return Err(invalid(format!("sectors of {sector_bytes} bytes are larger than a page of {IO_ALIGN}")));
     }
+    let zones = if sys.zoned == Some(true) { zones::gather(file, sys.max_open_zones)? } else { None };
+    let usable = zones.map_or(usable, |zones| usable - usable % zones.zone_bytes);
+    if usable == 0 {
+        return Err(invalid("less than one zone is left of it".to_owned()));
+    }
     Ok(DeviceFacts {
         kind: if is_block { DeviceKind::Block } else { DeviceKind::File },
         path: path.to_owned(),
@@ -44,9 +49,15 @@ pub(crate) fn gather(
         read_align_bytes: read_align(file, is_block, direct, sector_bytes),
         rotational: sys.rotational.unwrap_or(false),
         zoned: sys.zoned.unwrap_or(false),
+        zones,
         volatile_cache: sys.volatile_cache,
+        fua: sys.fua,
+        atomic_write_bytes: sys.atomic_write_bytes,
+        polled: sys.polled,
         // A file's blocks can be punched out on every file system worth standing on.
         discard: sys.discard.unwrap_or(!is_block),
+        discard_granularity_bytes: sys.discard_granularity_bytes,
+        passthrough: sys.passthrough,
         model: sys.model,
         serial: sys.serial,
         wwn: sys.wwn,

@@ -24,6 +24,7 @@ mod ring;
 mod slab;
 pub mod sysfs;
 mod unpark;
+mod zones;
 
 pub use device::UringDevice;
 pub use executor::run;

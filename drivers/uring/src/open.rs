@@ -116,7 +116,8 @@ pub(crate) fn open(options: &OpenOptions, unpark: &Unpark) -> Result<Opened, Dis
     };
     tracing::debug!(path, engine = facts.engine, size_bytes = facts.size_bytes, "device opened");
     let read_align = facts.read_align_bytes as usize;
-    Ok(Opened { core: Core::new(backend, file, is_block, read_align, options.queue_depth), facts })
+    let (zones, depth) = (facts.zones, options.queue_depth);
+    Ok(Opened { core: Core::new(backend, file, is_block, read_align, zones, depth), facts })
 }
 
 /// As [`open_claimed`], for as long as the patience lasts.

@@ -16,10 +16,24 @@ pub struct BlockFacts {
     pub rotational: Option<bool>,
     /// Zoned medium, host-aware or host-managed.
     pub zoned: Option<bool>,
+    /// Bytes of a zone.
+    pub zone_bytes: Option<u64>,
+    /// Zones that may be written in part at once; none for no limit.
+    pub max_open_zones: Option<u32>,
     /// A volatile cache stands between a write and the medium.
     pub volatile_cache: Option<bool>,
+    /// One write can be made durable without flushing the cache (FUA).
+    pub fua: Option<bool>,
+    /// Bytes of a write that happens whole or not at all, at most; none where nothing is promised.
+    pub atomic_write_bytes: Option<u32>,
+    /// The device has queues to poll for completions.
+    pub polled: Option<bool>,
     /// The device can discard.
     pub discard: Option<bool>,
+    /// What a discard is rounded inward to, in bytes.
+    pub discard_granularity_bytes: Option<u32>,
+    /// The character device for NVMe commands past the block layer.
+    pub passthrough: Option<String>,
     /// Writes are refused.
     pub read_only: Option<bool>,
     /// The medium can be taken out.
@@ -47,14 +61,25 @@ pub fn block_facts(directory: &Path) -> BlockFacts {
     // A partition shares its disk's queue and identity.
     let disk = if is_partition { directory.parent().unwrap_or(directory) } else { directory };
     let queue = disk.join("queue");
+    let zoned = text(&queue.join("zoned")).map(|zoned| zoned != "none");
+    let positive = |name: &str| number(&queue.join(name)).and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0);
     BlockFacts {
         name: directory.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
         // Always in units of 512 bytes, whatever the sector size.
         size_bytes: number(&directory.join("size")).map(|sectors| sectors.saturating_mul(512)),
         sector_bytes: number(&queue.join("logical_block_size")).and_then(|n| u32::try_from(n).ok()),
         rotational: flag(&queue.join("rotational")),
-        zoned: text(&queue.join("zoned")).map(|zoned| zoned != "none"),
+        zoned,
+        // The same file is the stripe size of devices without zones.
+        zone_bytes: positive("chunk_sectors").filter(|_| zoned == Some(true)).map(|sectors| u64::from(sectors) * 512),
+        // Zero means no limit. A zone that was written in part stays active when it is closed, so both count.
+        max_open_zones: ["max_open_zones", "max_active_zones"].into_iter().filter_map(positive).min(),
         volatile_cache: text(&queue.join("write_cache")).map(|cache| cache == "write back"),
+        fua: flag(&queue.join("fua")),
+        atomic_write_bytes: positive("atomic_write_unit_max_bytes"),
+        polled: flag(&queue.join("io_poll")),
+        discard_granularity_bytes: positive("discard_granularity"),
+        passthrough: if is_partition { None } else { passthrough(disk) },
         discard: number(&queue.join("discard_max_bytes")).map(|max| max > 0),
         read_only: flag(&directory.join("ro")),
         removable: flag(&disk.join("removable")),
@@ -63,6 +88,13 @@ pub fn block_facts(directory: &Path) -> BlockFacts {
         wwn: text(&disk.join("wwid")).or_else(|| text(&disk.join("device/wwid"))),
         is_partition,
     }
+}
+
+/// The character device beside the NVMe namespace in `disk`: `ng0n1` beside `nvme0n1`.
+fn passthrough(disk: &Path) -> Option<String> {
+    let name = disk.file_name()?.to_str()?;
+    let generic = format!("ng{}", name.strip_prefix("nvme")?);
+    disk.join("device").join(&generic).exists().then(|| format!("/dev/{generic}"))
 }
 
 /// The trimmed contents of a small file; none when it is absent, unreadable or empty.
@@ -119,6 +151,30 @@ mod tests {
             assert_eq!((facts.volatile_cache, facts.discard), (Some(true), Some(false)));
             assert_eq!((facts.model.as_deref(), facts.serial), (Some("DISK 9000"), None));
         }
+    }
+
+    #[test]
+    fn what_a_queue_promises() {
+        let root = tree(&[
+            ("nvme0n1/queue/zoned", "host-managed"),
+            ("nvme0n1/queue/chunk_sectors", "4096"),
+            ("nvme0n1/queue/max_open_zones", "0"),
+            ("nvme0n1/queue/max_active_zones", "14"),
+            ("nvme0n1/queue/fua", "1"),
+            ("nvme0n1/queue/io_poll", "0"),
+            ("nvme0n1/queue/atomic_write_unit_max_bytes", "65536"),
+            ("nvme0n1/queue/discard_granularity", "0"),
+            ("nvme0n1/device/ng0n1/dev", "1:1"),
+            ("nvme0n1/nvme0n1p1/partition", "1"),
+            ("sdb/queue/chunk_sectors", "1024"),
+            ("sdb/queue/zoned", "none"),
+        ]);
+        let facts = block_facts(&root.path().join("nvme0n1"));
+        assert_eq!((facts.zoned, facts.zone_bytes, facts.max_open_zones), (Some(true), Some(2 << 20), Some(14)));
+        assert_eq!((facts.fua, facts.polled, facts.atomic_write_bytes), (Some(true), Some(false), Some(65536)));
+        assert_eq!((facts.discard_granularity_bytes, facts.passthrough.as_deref()), (None, Some("/dev/ng0n1")));
+        assert_eq!(block_facts(&root.path().join("nvme0n1/nvme0n1p1")).passthrough, None);
+        assert_eq!(block_facts(&root.path().join("sdb")).zone_bytes, None, "stripes are no zones");
     }
 
     #[test]
