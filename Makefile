@@ -38,7 +38,8 @@ bench: build ## Print the figures that docs/ names
 	cargo run --release -p benches --bin bench -- $(ARGS)
 
 bench-store: ## Print the figures of one device's store, each beside fio on the same disk
-	cargo run --release -p benches --bin storebench -- $(ARGS)
+	@cargo build --release -p benches --bin storebench --bin storebench-memory
+	@target/release/storebench $(ARGS)
 
 lint: ## Formatting and lints, warnings refused
 	cargo fmt --all --check

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::fio::{Figure, Fio, Job};
 use crate::store::load::{Order, Outcome, Payloads, Records, Span, puts};
+use crate::store::scan::Pace;
 use crate::store::served::{Served, Side, create_written};
 
 /// Bytes of the file that fio works on: as much as the largest set of records.
@@ -24,12 +25,27 @@ pub struct Plan {
     pub rounds: u32,
 }
 
+/// What a bed is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Size of the device.
+    pub device_bytes: u64,
+    /// How long and how often.
+    pub plan: Plan,
+    /// How much of the time a scan beside other work is under way.
+    pub scan: Pace,
+    /// Whether to hold the store against fio.
+    pub with_fio: bool,
+}
+
 /// A store and fio on the same disk.
 pub struct Bed {
     /// The store.
     pub store: Served,
     /// How long and how often.
     pub plan: Plan,
+    /// How much of the time a scan beside other work is under way.
+    pub scan: Pace,
     /// The records of 1 MiB. Not there before [`Self::fill`].
     pub large: Records,
     /// The records of 4 KiB. Not there before [`Self::fill`].
@@ -42,7 +58,8 @@ impl Bed {
     ///
     /// # Errors
     /// Why they cannot be made.
-    pub fn new(dir: &Path, device_bytes: u64, plan: Plan, with_fio: bool) -> Result<Self, String> {
+    pub fn new(dir: &Path, options: Options) -> Result<Self, String> {
+        let Options { device_bytes, plan, scan, with_fio } = options;
         if device_bytes < DEVICE_BYTES_MIN {
             return Err(format!("a device of {device_bytes} bytes is too small; {DEVICE_BYTES_MIN} are needed"));
         }
@@ -62,6 +79,7 @@ impl Bed {
         Ok(Self {
             store: Served::start(&path)?,
             plan,
+            scan,
             large: Records { slot: 0, count: LARGE_RECORDS, payloads: Payloads::new(1 << 20, 32) },
             small: Records { slot: 1, count: SMALL_RECORDS, payloads: Payloads::new(4096, 1024) },
             fio,

@@ -53,7 +53,9 @@ impl Payloads {
         &self.pool[self.turn(number) as usize]
     }
 
-    fn payload(&self, number: u64) -> Payload {
+    /// Record `number`, ready to be put.
+    #[must_use]
+    pub fn payload(&self, number: u64) -> Payload {
         Payload::Aligned { bytes: self.bytes(number).clone(), len: self.len }
     }
 
@@ -105,19 +107,27 @@ pub struct Span {
     pub duration: Duration,
     /// Nor more than so many.
     pub ops_max: u64,
+    /// Whether the time of each is kept.
+    pub timed: bool,
 }
 
 impl Span {
     /// Until the time is up.
     #[must_use]
     pub fn seconds(in_flight: usize, seconds: f64) -> Self {
-        Self { in_flight, duration: Duration::from_secs_f64(seconds), ops_max: u64::MAX }
+        Self { in_flight, duration: Duration::from_secs_f64(seconds), ops_max: u64::MAX, timed: false }
+    }
+
+    /// The same, and the time of each operation is kept.
+    #[must_use]
+    pub fn timed(self) -> Self {
+        Self { timed: true, ..self }
     }
 
     /// So many operations.
     #[must_use]
     pub fn ops(in_flight: usize, ops_max: u64) -> Self {
-        Self { in_flight, duration: Duration::MAX, ops_max }
+        Self { in_flight, duration: Duration::MAX, ops_max, timed: false }
     }
 }
 
@@ -132,7 +142,7 @@ pub struct Outcome {
     pub cpu_s: f64,
     /// Flushes that the device was sent.
     pub flushes: u64,
-    /// Seconds of each operation, ascending.
+    /// Seconds of each operation, ascending, where they were to be kept.
     pub latencies_s: Vec<f32>,
 }
 
@@ -189,7 +199,10 @@ pub async fn gets(store: &StoreHandle, records: &Records, order: Order, span: Sp
 }
 
 /// Keeps `span.in_flight` operations on numbers below `count` under way until the span ends.
-async fn closed_loop<F>(span: Span, count: u64, order: Order, op: impl Fn(u64) -> F) -> StoreResult<Outcome>
+///
+/// # Errors
+/// The first failure.
+pub async fn closed_loop<F>(span: Span, count: u64, order: Order, op: impl Fn(u64) -> F) -> StoreResult<Outcome>
 where
     F: Future<Output = StoreResult<()>>,
 {
@@ -207,7 +220,9 @@ where
             };
             op(number).await?;
             let before = std::mem::replace(&mut now, start.elapsed());
-            latencies_s.borrow_mut().push((now - before).as_secs_f32());
+            if span.timed {
+                latencies_s.borrow_mut().push((now - before).as_secs_f32());
+            }
         }
         StoreResult::Ok(())
     };
@@ -239,7 +254,7 @@ mod tests {
     #[test]
     fn the_loop_does_what_the_span_says() {
         let seen = RefCell::new(Vec::new());
-        let span = Span::ops(3, 10);
+        let span = Span::ops(3, 10).timed();
         let outcome = futures::executor::block_on(closed_loop(span, 4, Order::From(2), |number| {
             seen.borrow_mut().push(number);
             async { Ok(()) }

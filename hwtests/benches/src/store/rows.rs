@@ -1,11 +1,11 @@
 //! Rounds and what is made of them: one warm-up, then medians of the rest, each round's ratio taken within the round.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::table::{aligned, figure};
 
 /// What a ratio, or where there is none a value, should reach.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
     /// No less.
@@ -47,14 +47,14 @@ pub struct Beside {
 }
 
 /// One line of the table.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Row {
     /// Which measurement; what `--only` takes.
-    pub group: &'static str,
+    pub group: String,
     /// What was measured.
     pub name: String,
     /// Of the values.
-    pub unit: &'static str,
+    pub unit: String,
     /// Round by round.
     pub values: Series,
     /// Median of the values.
@@ -70,16 +70,16 @@ pub struct Row {
     /// What the ratio, or the value where there is nothing beside, should reach.
     pub target: Target,
     /// `met`, `missed`, `no fio`, or `-` without a target.
-    pub verdict: &'static str,
+    pub verdict: String,
 }
 
 impl Row {
     /// A value that is held against another of the same round.
     #[must_use]
     pub fn ratio(
-        group: &'static str,
+        group: &str,
         name: impl Into<String>,
-        unit: &'static str,
+        unit: &str,
         values: &[Option<f64>],
         beside: Beside,
         target: Target,
@@ -93,20 +93,14 @@ impl Row {
 
     /// A value that is held against the target itself.
     #[must_use]
-    pub fn plain(
-        group: &'static str,
-        name: impl Into<String>,
-        unit: &'static str,
-        values: &[Option<f64>],
-        target: Target,
-    ) -> Self {
+    pub fn plain(group: &str, name: impl Into<String>, unit: &str, values: &[Option<f64>], target: Target) -> Self {
         Self::of(group, name.into(), unit, values, values, target, median(values))
     }
 
     fn of(
-        group: &'static str,
+        group: &str,
         name: String,
-        unit: &'static str,
+        unit: &str,
         values: &[Option<f64>],
         judged: &[Option<f64>],
         target: Target,
@@ -122,9 +116,9 @@ impl Row {
         let spread = sorted.first().copied().zip(sorted.last().copied());
         let (value, values) = (median(values), values.to_vec());
         Self {
-            group,
+            group: group.to_owned(),
             name,
-            unit,
+            unit: unit.to_owned(),
             values,
             value,
             beside: None,
@@ -132,7 +126,7 @@ impl Row {
             ratio: None,
             spread,
             target,
-            verdict,
+            verdict: verdict.to_owned(),
         }
     }
 
@@ -141,13 +135,13 @@ impl Row {
         vec![
             self.name.clone(),
             short(self.value),
-            self.unit.to_owned(),
+            self.unit.clone(),
             self.beside.clone().unwrap_or_else(|| "-".to_owned()),
             short(self.beside_value),
             figure(self.ratio, 2),
             spread.unwrap_or_else(|| "-".to_owned()),
             self.target.text(),
-            self.verdict.to_owned(),
+            self.verdict.clone(),
         ]
     }
 }
@@ -209,14 +203,14 @@ mod tests {
         let values = [Some(1.0), Some(5.0), Some(3.0)];
         let row = Row::ratio("g", "n", "u", &values, beside, Target::AtLeast(0.8));
         assert_eq!((row.value, row.beside_value, row.ratio), (Some(3.0), Some(4.0), Some(0.75)));
-        assert_eq!((row.spread, row.verdict), (Some((0.5, 1.0)), "missed"));
+        assert_eq!((row.spread, row.verdict.as_str()), (Some((0.5, 1.0)), "missed"));
     }
 
     #[test]
     fn without_fio_there_is_no_verdict() {
         let beside = Beside { name: "fio".to_owned(), values: vec![None, None] };
         let row = Row::ratio("g", "n", "u", &[Some(1.0), Some(2.0)], beside, Target::AtLeast(0.9));
-        assert_eq!((row.ratio, row.spread, row.verdict), (None, None, "no fio"));
+        assert_eq!((row.ratio, row.spread, row.verdict.as_str()), (None, None, "no fio"));
         assert!(table(&[row]).contains("1.50"), "the store's own figure stays");
     }
 
