@@ -116,7 +116,7 @@ fn beside_few(store: &mut Hosted, many: &Records, plan: Plan) -> Result<Vec<Row>
     let few = Records { count: FEW.min(many.count), ..many.clone() };
     let (_device, mut small) = empty(many.count)?;
     fill(&mut small, &few, 0, few.count)?;
-    let span = Span::seconds(IN_FLIGHT, plan.seconds / 2.0);
+    let span = Span::seconds(IN_FLIGHT, plan.seconds).timed();
     let put = |store: &mut Hosted, records: &Records, seed| {
         store.run(|store| async move { puts(&store, records, Order::Random(seed), span).await })
     };
@@ -130,11 +130,17 @@ fn beside_few(store: &mut Hosted, many: &Records, plan: Plan) -> Result<Vec<Row>
         let gets = [get(store, many, seed)?, get(&mut small, &few, seed)?];
         Ok([puts, gets])
     })?;
-    let row = |what: &str, load: usize| {
-        let of = |store: usize| series(&all, |round: &[[Outcome; 2]; 2]| Some(round[load][store].per_s()));
-        let beside = Beside { name: format!("the same with {} shards", few.count), values: of(1) };
+    let rows = |what: &str, load: usize| {
+        let of = |store: usize, figure: fn(&Outcome) -> f64| {
+            series(&all, |round: &[[Outcome; 2]; 2]| Some(figure(&round[load][store])))
+        };
+        let beside = |figure| Beside { name: format!("the same with {} shards", few.count), values: of(1, figure) };
         let name = format!("{what} with {} shards, in memory", many.count);
-        Row::ratio(SHARDS, name, "per s", &of(0), beside, Target::AtLeast(0.9))
+        let longest_ms: fn(&Outcome) -> f64 = |outcome| outcome.percentile_s(1.0) * 1e3;
+        [
+            Row::ratio(SHARDS, name, "per s", &of(0, Outcome::per_s), beside(Outcome::per_s), Target::AtLeast(0.9)),
+            Row::ratio(SHARDS, "  the longest", "ms", &of(0, longest_ms), beside(longest_ms), Target::None),
+        ]
     };
-    Ok(vec![row("puts", 0), row("gets", 1)])
+    Ok([rows("puts", 0), rows("gets", 1)].concat())
 }
