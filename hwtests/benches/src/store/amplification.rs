@@ -65,17 +65,22 @@ pub fn measure(mix: &Mix) -> Result<Vec<Row>, String> {
 
     let ops = |share: f64| (share * DEVICE_BYTES as f64 / mean_bytes) as u64;
     put(&mut store, &payloads, Order::Random(1), count, ops(SETTLING))?;
-    let mut values = Vec::new();
+    let (mut values, mut moved) = (Vec::new(), Vec::new());
     let mut before = self::stats(&mut store)?;
     let full = before.live_bytes as f64 / before.capacity_bytes as f64;
-    for window in 0..WINDOWS as u64 {
-        put(&mut store, &payloads, Order::Random(2 + window), count, ops(WINDOW))?;
+    for seed in 0..WINDOWS as u64 {
+        put(&mut store, &payloads, Order::Random(2 + seed), count, ops(WINDOW))?;
         let after = self::stats(&mut store)?;
-        values.push(Some(between(&before, &after).write_amplification()));
+        let window = between(&before, &after);
+        values.push(Some(window.write_amplification()));
+        moved.push(Some(window.moved_bytes as f64 / window.accepted_bytes as f64));
         before = after;
     }
     let name = format!("write amplification, {:.0} % full, {}", full * 100.0, mix.name);
-    Ok(vec![Row::plain(GROUP, name, "times", &values, Target::AtMost(2.5))])
+    Ok(vec![
+        Row::plain(GROUP, name, "times", &values, Target::AtMost(2.5)),
+        Row::plain(GROUP, "  of it payload moved by reclaim", "times", &moved, Target::None),
+    ])
 }
 
 /// The counters of a stretch of time, so that the store's own division is of that stretch.
@@ -83,6 +88,7 @@ fn between(before: &StoreStats, after: &StoreStats) -> StoreStats {
     StoreStats {
         accepted_bytes: after.accepted_bytes - before.accepted_bytes,
         written_bytes: after.written_bytes - before.written_bytes,
+        moved_bytes: after.moved_bytes - before.moved_bytes,
         ..*after
     }
 }
