@@ -1,11 +1,14 @@
 //! Memory behind the buffers: blocks, and a short list of large used ones for each thread.
 //!
-//! A fresh megabyte costs some 240 page faults, several times what filling it costs; a used one costs none
-//! (docs/decisions/0008-device-specifics.md). A block goes back to the list of the thread that made it, wherever it is
+//! A fresh megabyte costs some 240 page faults, several times what filling it costs; a used one costs none. A transfer
+//! to or from huge pages takes a third less time than one of scattered small pages, and a fraction of the CPU (both:
+//! docs/decisions/0008-device-specifics.md). So large blocks are pieces of chunks of huge pages, where the kernel
+//! gives them (`transparent_hugepage` other than `never`); elsewhere the same memory is of small ones. A block goes back to the list of the thread that made it, wherever it is
 //! dropped: a device's thread makes the buffers of reads, and the network's threads drop them.
 //!
 //! Invariants: a block's memory is initialised from its first to its last byte, with zeros or with old bytes; a list
-//! holds at most [`KEPT_BYTES_MAX`]; the list of a thread that has ended holds nothing.
+//! holds at most [`KEPT_BYTES_MAX`]; the list of a thread that has ended holds nothing; a chunk is unmapped when the last
+//! of its blocks was dropped, so a block in use may hold two or three of its size back.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -22,10 +25,20 @@ pub(crate) const POOLED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// largest size; a box of 30 devices keeps 240 MiB at the worst.
 pub(crate) const KEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Blocks of as many bytes or more are pieces of chunks; of smaller ones a chunk would be too many at once.
+const CHUNKED_BYTES_MIN: usize = 256 * 1024;
+/// The huge page of x86-64 and of ARM with 4 KiB pages.
+const HUGE_BYTES: usize = 2 * 1024 * 1024;
+/// Huge pages in a chunk at most; with as many, no size of block leaves more than a fifth of its chunk unused.
+const CHUNK_PAGES_MAX: usize = 3;
+
 /// Initialised memory, aligned to [`IO_ALIGN`].
 pub(crate) struct Block {
     ptr: NonNull<u8>,
     capacity: usize,
+    is_zero: bool,
+    /// What the memory is a piece of; none when it came from the allocator.
+    chunk: Option<Arc<Chunk>>,
 }
 
 // SAFETY: the block owns its memory and has no interior mutability.
@@ -44,7 +57,7 @@ impl Block {
         #[allow(unsafe_code)]
         let ptr = unsafe { alloc_zeroed(layout) };
         let Some(ptr) = NonNull::new(ptr) else { handle_alloc_error(layout) };
-        Self { ptr, capacity }
+        Self { ptr, capacity, is_zero: true, chunk: None }
     }
 
     fn layout(capacity: usize) -> Layout {
@@ -70,12 +83,82 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
+        if self.chunk.is_some() {
+            return;
+        }
         // SAFETY: allocated in `zeroed` with this very layout, freed once.
         #[allow(unsafe_code)]
         unsafe {
             dealloc(self.ptr.as_ptr(), Self::layout(self.capacity));
         }
     }
+}
+
+/// A mapping of whole huge pages, aligned to them. Its blocks own its bytes, each byte one block.
+struct Chunk {
+    ptr: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: the chunk itself touches no byte of its memory.
+#[allow(unsafe_code)]
+unsafe impl Send for Chunk {}
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl Sync for Chunk {}
+
+impl Chunk {
+    /// Fresh zeroed memory; none when the system has no more.
+    fn map(bytes: usize) -> Option<Self> {
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a fresh mapping that nothing else knows of; what is unmapped again are its two ends, outside the
+        // piece that is kept.
+        #[allow(unsafe_code)]
+        unsafe {
+            let mapped = libc::mmap(std::ptr::null_mut(), bytes + HUGE_BYTES, protection, flags, -1, 0);
+            if mapped == libc::MAP_FAILED {
+                return None;
+            }
+            let mapped = mapped.cast::<u8>();
+            let lead = mapped.align_offset(HUGE_BYTES);
+            let start = mapped.add(lead);
+            if lead > 0 {
+                libc::munmap(mapped.cast(), lead);
+            }
+            libc::munmap(start.add(bytes).cast(), HUGE_BYTES - lead);
+            // Without huge pages the memory serves as well.
+            libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE);
+            Some(Self { ptr: NonNull::new_unchecked(start), bytes })
+        }
+    }
+
+    /// As many blocks of `capacity` bytes as fit a fresh chunk.
+    fn cut(capacity: usize) -> Option<Vec<Block>> {
+        let chunk = Arc::new(Self::map(chunk_bytes_for(capacity))?);
+        let piece = |i: usize| {
+            // SAFETY: the piece lies inside the chunk, beside all others.
+            #[allow(unsafe_code)]
+            let ptr = unsafe { chunk.ptr.add(i * capacity) };
+            Block { ptr, capacity, is_zero: true, chunk: Some(Arc::clone(&chunk)) }
+        };
+        Some((0..chunk.bytes / capacity).map(piece).collect())
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `map`, whole; no block is left.
+        #[allow(unsafe_code)]
+        unsafe {
+            libc::munmap(self.ptr.as_ptr().cast(), self.bytes);
+        }
+    }
+}
+
+/// The fewest huge pages of which blocks of `capacity` bytes leave no more than a fifth.
+fn chunk_bytes_for(capacity: usize) -> usize {
+    let fits = |bytes: &usize| bytes / capacity > 0 && bytes % capacity * 5 <= *bytes;
+    (1..=CHUNK_PAGES_MAX).map(|pages| pages * HUGE_BYTES).find(fits).expect("three pages fit every size")
 }
 
 /// One thread's list.
@@ -126,9 +209,15 @@ pub(crate) fn take(len: usize) -> Taken {
     // A thread that is just ending has no list any more.
     let home = HOME.try_with(|home| Arc::clone(&home.0)).ok();
     if let Some(block) = home.as_ref().and_then(|pool| pool.lock().take(capacity)) {
-        return Taken { block, is_zero: false, home };
+        return Taken { is_zero: block.is_zero, block, home };
     }
-    Taken { block: Block::zeroed(capacity), is_zero: true, home }
+    let cut = if capacity >= CHUNKED_BYTES_MIN { Chunk::cut(capacity) } else { None };
+    let mut blocks = cut.unwrap_or_default();
+    let block = blocks.pop().unwrap_or_else(|| Block::zeroed(capacity));
+    if let Some(pool) = &home {
+        blocks.into_iter().for_each(|block| pool.keep(block));
+    }
+    Taken { block, is_zero: true, home }
 }
 
 /// Quarters of the power of two below: few sizes, so that used blocks fit again, at the price of a quarter at most.
@@ -143,8 +232,14 @@ impl Pool {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a block back, at the price of those longest unused.
-    pub(crate) fn give_back(&self, block: Block) {
+    /// Takes a used block back.
+    pub(crate) fn give_back(&self, mut block: Block) {
+        block.is_zero = false;
+        self.keep(block);
+    }
+
+    /// Keeps a block, at the price of those longest unused.
+    fn keep(&self, block: Block) {
         let mut list = self.lock();
         // Freed after the lock is.
         let surplus = list.put(block);
@@ -199,6 +294,30 @@ mod tests {
             sizes.insert(capacity);
         }
         assert_eq!(sizes.len(), 25);
+    }
+
+    #[test]
+    fn chunks_are_used_up_but_for_a_fifth_and_their_blocks_keep_apart() {
+        for step in (POOLED_BYTES_MIN..=POOLED_BYTES_MAX).step_by(IO_ALIGN) {
+            let capacity = capacity_for(step);
+            let bytes = chunk_bytes_for(capacity);
+            assert!(bytes / capacity * capacity * 5 >= bytes * 4, "{capacity} of {bytes}");
+        }
+        for capacity in [CHUNKED_BYTES_MIN, 5 << 18, 3 << 20, POOLED_BYTES_MAX] {
+            let mut blocks = Chunk::cut(capacity).expect("memory");
+            assert_eq!(blocks.len(), chunk_bytes_for(capacity) / capacity);
+            assert!(blocks.iter().all(|block| block.ptr.as_ptr().align_offset(IO_ALIGN) == 0));
+            for (i, block) in blocks.iter_mut().enumerate() {
+                assert!(block.bytes().iter().all(|b| *b == 0), "fresh");
+                block.bytes_mut().fill(i as u8 + 1);
+            }
+            // Each outlives its neighbours.
+            for i in (0..blocks.len()).rev() {
+                let block = blocks.remove(i);
+                blocks.iter().for_each(|other| assert!(other.bytes().iter().all(|b| *b != i as u8 + 1)));
+                assert!(block.bytes().iter().all(|b| *b == i as u8 + 1));
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! - one operation that changes a zone is under way at a time; others are refused as [`ZoneFault::Busy`], or by a real
 //!   device as written elsewhere than at the pointer, since the system may pass them on in any order;
 //! - a write begins at the zone's write pointer and ends within its capacity; it moves the pointer to its end;
-//! - a read beyond the pointer fails or gives zeros;
+//! - a read beyond the pointer fails, or gives a pattern of the device's own there: zeros mostly, ones on others;
 //! - a failed write leaves the pointer anywhere from where it was to where it would have gone;
 //! - a crash takes the pointer back to some place not before the last flushed write's end, at the grain of *sectors*:
 //!   a zone whose pointer is no multiple of [`crate::IO_ALIGN`] takes no more writes until it was reset;

@@ -347,7 +347,8 @@ impl SimDisk {
         Err(DiskError::Invalid { op, offset, len })
     }
 
-    fn begin_read(&self, offset: u64, len: usize) -> DiskResult<(u32, u64)> {
+    /// Gives the polls, the place, and whether what was never written of a zone reads as ones.
+    fn begin_read(&self, offset: u64, len: usize) -> DiskResult<(u32, u64, bool)> {
         let op = DiskOp::Read;
         self.check(op, offset, len)?;
         let mut state = self.state();
@@ -358,9 +359,10 @@ impl SimDisk {
             state.counts.bad_sector_hits += 1;
             return Err(failed);
         }
-        // The two answers that devices give.
         let unwritten = state.medium.zones.as_ref().is_some_and(|zones| zones.is_unwritten(offset, len as u64));
-        if unwritten && state.entropy.one_in(2) {
+        // Devices give one of three answers.
+        let answer = if unwritten { state.entropy.below(3) } else { 0 };
+        if answer == 1 {
             return Err(failed);
         }
         if state.fail_reads > 0 || state.strikes(state.atlas.read_error_one_in) {
@@ -370,9 +372,9 @@ impl SimDisk {
         }
         if state.strikes(state.atlas.misdirected_read_one_in) {
             state.counts.misdirected_reads += 1;
-            return Ok((polls, state.random_place(offset, len)));
+            return Ok((polls, state.random_place(offset, len), false));
         }
-        Ok((polls, offset))
+        Ok((polls, offset, answer == 2))
     }
 
     fn begin_write(&self, offset: u64, parts: &[AlignedBytes]) -> DiskResult<(u32, Ticket, Fate)> {
@@ -526,14 +528,17 @@ impl BlockDevice for SimDisk {
 
     fn read(&self, offset: u64, mut buf: AlignedBuf) -> impl Future<Output = DiskResult<AlignedBuf>> {
         let begun = self.begin_read(offset, buf.len());
-        let polls = begun.as_ref().map_or(0, |(polls, _)| *polls);
+        let polls = begun.as_ref().map_or(0, |(polls, ..)| *polls);
         Op::new(polls, move || {
-            let (_, place) = begun?;
+            let (_, place, ones) = begun?;
             let state = self.state();
             if state.is_gone(self.generation) {
                 return Err(DiskError::Gone { op: DiskOp::Read });
             }
             state.medium.read(place, &mut buf);
+            if let Some(zones) = state.medium.zones.as_ref().filter(|_| ones) {
+                zones.fill_unwritten(place, &mut buf);
+            }
             Ok(buf)
         })
     }

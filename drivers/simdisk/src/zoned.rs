@@ -5,6 +5,7 @@
 //!   keep a prefix in whole sectors, and a reset or a finish behind the point has not happened;
 //! - a failed write, too, keeps a prefix, and the pointer is behind it;
 //! - after a failed flush nothing of the zone becomes durable any more until a later reset does;
+//! - a read beyond the pointer fails, or gives zeros or ones there;
 //! - an acknowledged write that never happened, or that landed elsewhere, leaves zeros: the pointer moves all the same.
 //!
 //! Invariants: at most one operation of a zone is under way; `log` is in the order in which operations finished; what
@@ -180,6 +181,18 @@ impl Zones {
             let zone_end = zone.current.start + self.facts.zone_bytes;
             offset.max(zone.current.pointer) < (offset + len).min(zone_end)
         })
+    }
+
+    /// Overwrites what a read from `offset` on has got from beyond pointers with ones.
+    pub(crate) fn fill_unwritten(&self, offset: u64, bytes: &mut [u8]) {
+        let end = offset + bytes.len() as u64;
+        for zone in &self.zones {
+            let from = offset.max(zone.current.pointer);
+            let to = end.min(zone.current.start + self.facts.zone_bytes);
+            if from < to {
+                bytes[(from - offset) as usize..(to - offset) as usize].fill(0xff);
+            }
+        }
     }
 
     /// Whether the zones let a write of `len` bytes begin at `offset` now.
