@@ -95,6 +95,7 @@ impl<'a> Draw<'a> {
             copy: rng.below(2) as u8,
             store_weight: [1, 4, 4, 16][rng.below(4) as usize],
             cut_at: None,
+            recovery_cut: None,
             sudden: rng.one_in(2),
         };
         Self { rng, weather, config, next_id: 0, sizes: rng.below(4), filling }

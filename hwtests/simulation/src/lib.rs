@@ -16,6 +16,8 @@ mod epilogue;
 pub mod executor;
 pub mod failure;
 pub mod guard;
+pub mod harness;
+pub mod hunt;
 mod look;
 mod metered;
 pub mod mock;

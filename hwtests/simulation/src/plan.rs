@@ -171,6 +171,8 @@ pub struct Config {
     pub store_weight: u64,
     /// A cut that comes at this device write or flush, whatever the operations say.
     pub cut_at: Option<u64>,
+    /// After that cut, the first opening is cut too, after so many device writes and flushes.
+    pub recovery_cut: Option<u8>,
     /// As a cut ends a life, the process dies at once instead of hearing of it.
     pub sudden: bool,
 }

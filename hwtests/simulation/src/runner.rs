@@ -25,7 +25,7 @@ use crate::shared::Shared;
 use crate::tally::Tally;
 
 /// Polls within which anything that a boundary waits for must end. The longest honest waves take a tenth of it.
-const POLLS_MAX: u64 = 60_000;
+const POLLS_MAX: u64 = 30_000;
 /// Between the label and the first anchor ring: nothing of the store lies there.
 const UNUSED_OFFSET: u64 = 8192;
 /// Turns of a client in the scheduler's draw.
@@ -85,6 +85,8 @@ pub(crate) struct World {
     checkpoint_struck: bool,
     /// Failed flushes at the start of this life.
     flushes_failed: u64,
+    /// The cut at a given operation has not come yet.
+    cut_pending: bool,
     /// The last close went well and nothing was written since.
     closed_well: bool,
 }
@@ -114,6 +116,7 @@ impl World {
             doubt_if_older: BTreeSet::new(),
             checkpoint_struck: false,
             flushes_failed: 0,
+            cut_pending: config.cut_at.is_some(),
             closed_well: false,
         }
     }
@@ -171,7 +174,8 @@ impl World {
         self.shared.check()?;
         ran?;
         if self.shared.is_gone() {
-            return self.go_down(life, Down::Power, recovery_cut(boundary));
+            let given = self.shared.config.recovery_cut.filter(|_| self.cut_pending);
+            return self.go_down(life, Down::Power, given.or(recovery_cut(boundary)));
         }
         self.shared.settle(Law::Linearizability);
         self.shared.check()?;
@@ -244,6 +248,8 @@ impl World {
         let flush_pending = self.disk().injected().failed_flushes < self.shared.asked.flushes.get();
         let how = if flush_failed || flush_pending { Down::Power } else { how };
         let shared = Rc::clone(&self.shared);
+        let cut_now = std::mem::take(&mut self.cut_pending) && shared.is_gone();
+        cut_now.then(|| shared.count("cuts at a given operation"));
         // What was answered before the end is judged as usual; what was not is open.
         shared.settle(Law::Linearizability);
         shared.check()?;
@@ -323,6 +329,7 @@ impl World {
                     return Ok(Some(self.serve(store)));
                 }
                 Err(_) if disk.is_gone() => {
+                    std::mem::take(&mut self.cut_pending).then(|| self.shared.count("cuts at a given operation"));
                     self.shared.count("probe: crash during recovery");
                     if self.shared.armed.lied.get() {
                         let keys = self.shared.model.borrow().keys();

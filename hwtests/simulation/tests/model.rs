@@ -1,79 +1,22 @@
 //! The model against the simplest store there is, under crashes: it must allow what that store does, and must not
 //! allow what it does not do. A model that is wrong on purpose must be found.
 
-use base::SeededEntropy;
 use format::ShardKey;
 use simulation::content::{Held, Value};
-use simulation::mock::MockStore;
+use simulation::harness::model_disagrees;
 use simulation::model::{Model, ModelBug};
 use simulation::register::{Event, Kind};
-
-/// Runs the model beside the mock; true when the model could not explain what the mock did.
-fn disagree(mut model: Model, seed: u64) -> bool {
-    let rng = SeededEntropy::new(seed);
-    let mut store = MockStore::default();
-    let (mut now, mut ids) = (0, 0);
-    let mut called: Vec<(ShardKey, u64, Held)> = Vec::new();
-    let mut tick = || {
-        now += 1;
-        now
-    };
-    for _ in 0..60 {
-        let key = ShardKey::region(0, rng.below(3));
-        match rng.below(12) {
-            0..=3 => {
-                ids += 1;
-                let value = Value { id: ids, len: 20 };
-                let held = (!rng.one_in(4)).then_some(value);
-                model.announce(key, value);
-                store.begin(key, held);
-                called.push((key, tick(), held));
-            }
-            4..=6 => {
-                if let Some((key, held)) = store.finish_one() {
-                    let (_, call, _) = called.remove(0);
-                    let event = Event { call, ret: Some(tick()), kind: Kind::Write(held) };
-                    if model.settle(key, vec![event]).is_err() {
-                        return true;
-                    }
-                }
-            }
-            7 => store.begin_reclaim(),
-            8 => store.end_reclaim(),
-            9 => {
-                for (key, call, held) in called.drain(..) {
-                    let event = Event { call, ret: None, kind: Kind::Write(held) };
-                    if model.settle(key, vec![event]).is_err() {
-                        return true;
-                    }
-                }
-                model.crash(store.is_reclaiming());
-                store.crash(&rng);
-            }
-            _ => {
-                // Reads come where nothing of the key is under way.
-                if called.iter().all(|(other, ..)| *other != key) {
-                    let event = Event { call: tick(), ret: Some(tick()), kind: Kind::Read(vec![store.get(key)]) };
-                    if model.settle(key, vec![event]).is_err() {
-                        return true;
-                    }
-                }
-            }
-        }
-    }
-    false
-}
 
 #[test]
 fn the_model_explains_a_store_that_keeps_its_promises() {
     for seed in 0..2_000 {
-        assert!(!disagree(Model::default(), seed), "seed {seed}");
+        assert!(!model_disagrees(Model::default(), seed), "seed {seed}");
     }
 }
 
 #[test]
 fn a_model_that_forgets_a_crash_during_reclaim_is_found() {
-    let found = (0..2_000).find(|seed| disagree(Model::with_bug(ModelBug::ForgetsCrashDuringReclaim), *seed));
+    let found = (0..2_000).find(|seed| model_disagrees(Model::with_bug(ModelBug::ForgetsCrashDuringReclaim), *seed));
     println!("found by seed {found:?}");
     assert!(found.is_some_and(|seed| seed < 100));
 }
