@@ -14,7 +14,7 @@ HOLDFAST = target/release/holdfast
 RAW_DEVICES = $(foreach device,$(DEVICES),--raw-device $(device))
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test unit clients bench bench-store lint fmt clean
+.PHONY: help run build test unit clients schedules bench bench-store lint fmt clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -33,6 +33,10 @@ unit: ## The workspace's own tests
 clients: build ## Real S3 clients against the real binary
 	@hwtests/clients/setup
 	@hwtests/clients/run $(ARGS)
+
+schedules: ## Interleavings of the shard store from a fresh seed (SHUTTLE_ITERATIONS=1000 each way), and of the executor's sleep
+	cargo run -p schedules --bin schedules -- run all $(or $(SHUTTLE_ITERATIONS),1000)
+	cargo test -p schedules --features loom --test unpark
 
 bench: build ## Print the figures that docs/ names
 	cargo run --release -p benches --bin bench -- $(ARGS)

@@ -6,6 +6,8 @@ use std::task::Poll;
 use shards::Limits;
 use shuttle::rand::{RngCore, thread_rng};
 
+use crate::watch;
+
 /// A number below `bound`, which is not zero.
 #[must_use]
 pub fn below(bound: u64) -> u64 {
@@ -32,6 +34,7 @@ pub fn seed() -> u64 {
 
 /// Lets the scheduler run somebody else, or not. Unlike a yield it says nothing about who should be next.
 pub async fn pause() {
+    watch::moved();
     let mut paused = false;
     poll_fn(|cx| {
         if std::mem::replace(&mut paused, true) {

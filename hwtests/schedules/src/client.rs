@@ -77,7 +77,10 @@ impl Client {
     }
 
     /// The store, for requests that change nothing a client could see.
-    pub async fn ask<T, F: Future<Output = StoreResult<T>>>(&self, f: impl FnOnce(StoreHandle) -> F) -> Result<T, Gone> {
+    pub async fn ask<T, F: Future<Output = StoreResult<T>>>(
+        &self,
+        f: impl FnOnce(StoreHandle) -> F,
+    ) -> Result<T, Gone> {
         chance::pause().await;
         self.settle(f(self.handle.clone()).await, "asked of the store")
     }

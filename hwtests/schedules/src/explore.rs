@@ -1,10 +1,11 @@
 //! Runs harnesses under shuttle's schedulers.
 
-use shuttle::scheduler::{PctScheduler, RandomScheduler};
+use shuttle::scheduler::{PctScheduler, RandomScheduler, UncontrolledNondeterminismCheckScheduler};
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
 
 use crate::harnesses::Harness;
 use crate::probe;
+use crate::watch::Watched;
 
 /// Bytes of a task's stack: opening a store and checking a history happen on one.
 const STACK_BYTES: usize = 1 << 20;
@@ -38,31 +39,46 @@ pub fn config(persistence: FailurePersistence) -> Config {
     config
 }
 
-/// Runs a harness `iterations` times.
+/// Makes `iterations` runs of a harness.
 ///
 /// # Panics
 /// At the first run that fails; its schedule has been printed by then.
 pub fn explore(harness: &Harness, scheduler: Scheduler, seed: u64, iterations: usize, config: Config) {
-    let told = Told { harness: harness.name, scheduler, seed };
+    explore_as(harness.name, scheduler, seed, iterations, config, harness.run);
+}
+
+/// As [`explore`], of any run.
+///
+/// # Panics
+/// As [`explore`].
+pub fn explore_as<F>(name: &str, scheduler: Scheduler, seed: u64, iterations: usize, config: Config, run: F)
+where
+    F: Fn() + Send + Sync + 'static,
+{
+    let told = format!("harness {name}, scheduler {scheduler:?}, seed {seed}, {iterations} runs");
+    let _told = Told(told.clone(), Watched::new(told));
     match scheduler {
-        Scheduler::Random => Runner::new(RandomScheduler::new_from_seed(seed, iterations), config).run(harness.run),
-        Scheduler::Pct => Runner::new(PctScheduler::new_from_seed(seed, PCT_DEPTH, iterations), config).run(harness.run),
+        Scheduler::Random => Runner::new(RandomScheduler::new_from_seed(seed, iterations), config).run(run),
+        Scheduler::Pct => Runner::new(PctScheduler::new_from_seed(seed, PCT_DEPTH, iterations), config).run(run),
     };
-    drop(told);
+}
+
+/// Makes each of `iterations` runs of a harness twice, by the same schedule.
+///
+/// # Panics
+/// When something other than the schedule decides a run.
+pub fn check_determined(harness: &Harness, seed: u64, iterations: usize) {
+    let scheduler = UncontrolledNondeterminismCheckScheduler::new(RandomScheduler::new_from_seed(seed, iterations));
+    let _ = Runner::new(scheduler, config(FailurePersistence::None)).run(harness.run);
 }
 
 /// Says on the way out of a failure where it was.
-struct Told {
-    harness: &'static str,
-    scheduler: Scheduler,
-    seed: u64,
-}
+struct Told(String, #[allow(dead_code, reason = "it watches as long as it lives")] Watched);
 
 impl Drop for Told {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let Self { harness, scheduler, seed } = self;
-            eprintln!("harness {harness}, scheduler {scheduler:?}, seed {seed}");
+            eprintln!("{}", self.0);
         }
     }
 }

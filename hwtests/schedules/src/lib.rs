@@ -25,4 +25,5 @@ pub mod history;
 pub mod linear;
 pub mod payload;
 pub mod probe;
+pub mod watch;
 pub mod world;

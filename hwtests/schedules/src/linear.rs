@@ -195,9 +195,10 @@ mod tests {
     }
 
     fn any_order(ops: &[Op], order: &mut Vec<usize>) -> bool {
-        let in_time = order.iter().enumerate().all(|(i, a)| {
-            order[i + 1..].iter().all(|b| ops[*b].back.is_none_or(|back| ops[*a].call < back))
-        });
+        let in_time = order
+            .iter()
+            .enumerate()
+            .all(|(i, a)| order[i + 1..].iter().all(|b| ops[*b].back.is_none_or(|back| ops[*a].call < back)));
         let values = order.iter().try_fold(Values::new(), |values, at| step(&ops[*at].what, &values));
         if !in_time || values.is_none() {
             return false;

@@ -60,7 +60,9 @@ impl World {
             now_ms: 0,
             extent_bytes: Some(EXTENT_BYTES as u32),
         };
-        Store::format(&GatedDisk::new(disk.clone(), gate.clone()), &options).await.expect("a good disk can be formatted");
+        Store::format(&GatedDisk::new(disk.clone(), gate.clone()), &options)
+            .await
+            .expect("a good disk can be formatted");
         let device = spawn_local(gate.clone().run());
         Self { disk, gate, device, history: History::default(), keys: keys.into_iter().collect() }
     }
@@ -87,7 +89,7 @@ impl World {
     }
 
     /// A fresh handle on the disk, for the next life. The gate stands open again.
-    fn reopen(&mut self) {
+    pub fn reopen(&mut self) {
         self.gate.stand_open();
         self.disk = self.disk.reopen();
     }

@@ -9,14 +9,28 @@ use crate::payload::Size;
 use crate::world::{Ending, World};
 use crate::{chance, probe};
 
+/// A world whose store has had a life before, or not: what is opened for the first time is not all there is.
+async fn grown<const N: usize>(keys: [Key; N]) -> World {
+    let mut world = World::new(keys).await;
+    if chance::one_in(2) {
+        let life = world.open(chance::limits()).await;
+        life.fill([keys[0]], Size::Small).await;
+        life.end(Ending::any()).await;
+        world.reopen();
+    }
+    world
+}
+
 pub(super) fn flush() {
     block_on(async {
         const KEYS: [Key; 4] = [STRIPES, STRIPES + 1, STRIPES + 2, REGIONS];
-        let world = World::new(KEYS).await;
+        let world = grown(KEYS).await;
         let mut life = world.open(chance::limits()).await;
         life.race();
+        // Sometimes before everything has been acknowledged.
+        world.cut_power_after(chance::below(40));
         for (name, keys) in [("put 1", [KEYS[0], KEYS[1]]), ("put 2", [KEYS[2], KEYS[3]])] {
-            life.spawn(name, Tolerates::Nothing, move |client| async move {
+            life.spawn(name, Tolerates::PowerLoss, move |client| async move {
                 for key in keys {
                     client.put(key, chance::pick(&[Size::Small, Size::Medium])).await?;
                     // Nobody else writes to the key: what was acknowledged is what is read.
@@ -27,7 +41,7 @@ pub(super) fn flush() {
                 Ok(())
             });
         }
-        life.spawn("sync", Tolerates::Nothing, |client| async move {
+        life.spawn("sync", Tolerates::PowerLoss, |client| async move {
             for _ in 0..5 {
                 client.ask(|store| async move { store.sync().await }).await?;
             }
@@ -75,7 +89,7 @@ pub(super) fn close() {
 pub(super) fn power() {
     block_on(async {
         const KEYS: [Key; 7] = [STRIPES, STRIPES + 1, STRIPES + 2, STRIPES + 3, STRIPES + 4, STRIPES + 5, REGIONS];
-        let world = World::new(KEYS).await;
+        let world = grown(KEYS).await;
         let mut life = world.open(chance::limits()).await;
         half_dead(&life).await;
         life.race();
