@@ -50,7 +50,7 @@ async fn perform(shared: &Shared, store: &StoreHandle, op: Op) {
         Op::Verify => _ = verify(shared, store).await,
         Op::FailReads(_) | Op::FailWrite | Op::FailFlush | Op::MisdirectRead => damage::fail_next(shared, op),
         Op::LoseWrite | Op::MisdirectWrite | Op::LieFlush => damage::lie_next(shared, op),
-        Op::Look | Op::Retire(_) | Op::Kill | Op::Crash(..) | Op::Flip(..) | Op::BadSector(..) => {
+        Op::Look | Op::Retire(_) | Op::Kill | Op::Crash(..) | Op::Flip(..) | Op::BadSector(..) | Op::LoseOpening => {
             unreachable!("boundaries are the runner's")
         }
     }

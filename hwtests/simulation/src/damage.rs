@@ -73,6 +73,15 @@ pub(crate) fn lie_next(shared: &Shared, op: Op) {
     }
 }
 
+/// The next `n` writes are lost, until the disk is told otherwise.
+pub(crate) fn lose_writes(shared: &Shared, n: u64) {
+    shared.asked.lies.set(shared.asked.lies.get() + n);
+    shared.armed.wild_for_good.set(true);
+    let disk = shared.disk.borrow();
+    let faults_max = disk.injected().total() + n;
+    disk.set_faults(FaultAtlas { lost_write_one_in: 1, faults_max, ..usual_faults(shared.config.slow_one_in) });
+}
+
 /// A record as it lies on the raw device.
 pub(crate) struct Found {
     pub(crate) extent: u32,

@@ -50,7 +50,14 @@ pub fn plan_in(seed: u64, weather: Weather) -> Plan {
     let rng = SeededEntropy::new(seed ^ 0x7077);
     let mut draw = Draw::new(&rng, weather);
     let count = if rng.one_in(8) { 60 + rng.below(120) } else { 4 + rng.below(44) };
-    let ops = (0..count).map(|_| draw.step()).collect();
+    let mut ops = Vec::new();
+    while (ops.len() as u64) < count {
+        if rng.one_in(24) {
+            draw.motif(&mut ops);
+        } else {
+            ops.push(draw.step());
+        }
+    }
     Plan { seed, config: draw.config, ops }
 }
 
@@ -219,6 +226,65 @@ impl<'a> Draw<'a> {
                 _ => crash(self),
             },
         }
+    }
+
+    /// A chain of events that is likely to matter and unlikely to be drawn step by step.
+    fn motif(&mut self, ops: &mut Vec<(u8, Op)>) {
+        match self.weather {
+            Weather::Crashes => self.overwritten_between_crashes(ops),
+            Weather::Damage => self.deleted_before_checkpoint_is_damaged(ops),
+            Weather::Lies => self.generation_drawn_twice(ops),
+            Weather::Calm | Weather::Errors => {}
+        }
+    }
+
+    fn client(&self) -> u8 {
+        self.rng.below(u64::from(self.config.clients)) as u8
+    }
+
+    /// Records rolled forward, replaced at once, and the power gone again before a checkpoint has settled it.
+    fn overwritten_between_crashes(&mut self, ops: &mut Vec<(u8, Op)>) {
+        for _ in 0..1 + self.rng.below(6) {
+            let (client, key, id) = (self.client(), self.key(), self.id(1));
+            ops.push((client, Op::Put(key, id, self.rng.below(600) as u32)));
+        }
+        ops.push((0, Op::Crash(u8::MAX, None)));
+        for _ in 0..1 + self.rng.below(3) {
+            let (client, key, id) = (self.client(), self.key(), self.id(1));
+            ops.push((client, if self.rng.one_in(4) { Op::Delete(key) } else { Op::Put(key, id, 100) }));
+        }
+        ops.push((0, Op::Crash(self.rng.below(16) as u8, None)));
+    }
+
+    /// Tombstones in extents that are free by now, and a checkpoint damaged that had made them so.
+    fn deleted_before_checkpoint_is_damaged(&mut self, ops: &mut Vec<(u8, Op)>) {
+        let (key, id) = (self.key(), self.id(1));
+        let again = |own: &Self| if own.rng.one_in(2) { Op::Retire(true) } else { Op::Kill };
+        ops.extend([(0, Op::Put(key, id, 700)), (0, Op::Checkpoint), (0, Op::Look), (0, Op::Delete(key))]);
+        ops.push((0, again(self)));
+        for _ in 0..self.rng.below(8) {
+            let (client, key, id) = (self.client(), self.key(), self.id(1));
+            ops.push((client, if self.rng.one_in(4) { Op::Checkpoint } else { Op::Put(key, id, 900) }));
+        }
+        ops.push((0, Op::Flip(Target::Checkpoint, false)));
+        if self.rng.one_in(2) {
+            ops.push((0, Op::Checkpoint));
+            for _ in 0..1 + self.rng.below(4) {
+                let (client, key, id) = (self.client(), self.key(), self.id(1));
+                ops.push((client, Op::Put(key, id, 900)));
+            }
+        }
+        ops.push((0, Op::Crash(self.rng.below(24) as u8, None)));
+    }
+
+    /// A life whose number was lost, so that the next one has it again; and a lost write where the first one wrote.
+    fn generation_drawn_twice(&mut self, ops: &mut Vec<(u8, Op)>) {
+        let stripe = |own: &Self| Key(own.rng.below(u64::from(own.config.keys.min(4))) as u8);
+        let (first, second, id) = (stripe(self), stripe(self), self.id(2));
+        // Without a checkpoint, recovery would look at every extent and see that the number was in use.
+        ops.extend([(0, Op::Checkpoint), (0, Op::LoseOpening), (0, Op::Put(first, id, 100))]);
+        ops.push((0, Op::Crash(self.rng.below(4) as u8, None)));
+        ops.extend([(0, Op::LoseWrite), (0, Op::Put(second, id + 1, 100)), (0, Op::Get(second)), (0, Op::Look)]);
     }
 
     fn recovery_cut(&self) -> Option<u8> {

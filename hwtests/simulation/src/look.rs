@@ -25,12 +25,13 @@ pub(crate) async fn look(shared: Rc<Shared>, store: StoreHandle, thorough: bool)
     if !thorough {
         return;
     }
-    // What reclaim moves meanwhile may be met twice, or not at all.
+    // What reclaim moves meanwhile may be met twice, or not at all; so may what older records of one place hide.
     if let Ok(before) = store.stats().await
         && let Some(met) = verify(&shared, &store).await
         && let Ok(stats) = store.stats().await
         && met != stats.records
         && before.moved_bytes == stats.moved_bytes
+        && !shared.armed.wild_for_good.get()
     {
         shared.fail(Law::Accounting, format!("verifying met {met} records of {}", stats.records));
     }

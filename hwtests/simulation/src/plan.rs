@@ -95,16 +95,16 @@ pub enum Op {
     MisdirectWrite,
     /// The next flush does nothing.
     LieFlush,
+    /// The power goes, and both copies of the page that begins the next life are lost.
+    LoseOpening,
 }
 
 impl Op {
     /// Whether the operations before this one end first.
     #[must_use]
     pub fn is_boundary(&self) -> bool {
-        matches!(
-            self,
-            Self::Look | Self::Retire(_) | Self::Kill | Self::Crash(..) | Self::Flip(..) | Self::BadSector(..)
-        )
+        let ends_life = matches!(self, Self::Retire(_) | Self::Kill | Self::Crash(..) | Self::LoseOpening);
+        ends_life || matches!(self, Self::Look | Self::Flip(..) | Self::BadSector(..))
     }
 
     /// The key (or the first) that it names.

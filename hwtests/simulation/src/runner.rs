@@ -87,6 +87,8 @@ pub(crate) struct World {
     flushes_failed: u64,
     /// The cut at a given operation has not come yet.
     cut_pending: bool,
+    /// The next opening's first page is lost.
+    lose_opening: bool,
     /// The last close went well and nothing was written since.
     closed_well: bool,
 }
@@ -117,6 +119,7 @@ impl World {
             checkpoint_struck: false,
             flushes_failed: 0,
             cut_pending: config.cut_at.is_some(),
+            lose_opening: false,
             closed_well: false,
         }
     }
@@ -185,6 +188,10 @@ impl World {
                 self.retired(life, power, done)
             }
             Some(Op::Crash(_, cut)) => self.go_down(life, Down::Power, cut),
+            Some(Op::LoseOpening) => {
+                self.lose_opening = true;
+                self.go_down(life, Down::Power, None)
+            }
             Some(Op::Kill) => self.go_down(life, Down::Process, None),
             _ => self.boundary_in_life(life, boundary),
         }
@@ -203,6 +210,8 @@ impl World {
         }
         let stats = self.ask(&life, |store| async move { store.stats().await })?;
         match stats {
+            // A cut that was pending came meanwhile.
+            _ if self.shared.is_gone() => self.go_down(life, Down::Power, None),
             Ok(stats) if !stats.poisoned => Ok(Some(life)),
             Ok(_) if self.shared.armed.writes.get() => {
                 let down = if self.rng.one_in(2) { Down::Power } else { Down::Process };
@@ -280,7 +289,12 @@ impl World {
         }
         self.disarm_writes();
         self.flushes_failed = self.disk().injected().failed_flushes;
+        if std::mem::take(&mut self.lose_opening) {
+            damage::lose_writes(&shared, 2);
+        }
         let Some(life) = self.open(cut)? else { return Ok(None) };
+        self.disk().set_faults(damage::usual_faults(shared.config.slow_one_in));
+        shared.armed.wild.set(shared.armed.wild_for_good.get());
         if !self.rng.one_in(4) {
             self.look(&life, Law::Persistence)?;
             if self.shared.is_gone() {

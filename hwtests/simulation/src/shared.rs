@@ -27,6 +27,8 @@ pub(crate) struct Armed {
     pub(crate) misdirected_reads: Cell<bool>,
     /// A write was lost or landed elsewhere: any record may be damaged.
     pub(crate) wild: Cell<bool>,
+    /// So much was lost that it stays so until the run's end.
+    pub(crate) wild_for_good: Cell<bool>,
     /// A flush lied: what it covered is lost if the power goes.
     pub(crate) lied: Cell<bool>,
     /// The store is being closed.
