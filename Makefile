@@ -14,7 +14,7 @@ HOLDFAST = target/release/holdfast
 RAW_DEVICES = $(foreach device,$(DEVICES),--raw-device $(device))
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test unit clients schedules bench bench-store lint fmt clean
+.PHONY: help run build test unit clients schedules soak mutants bench bench-store lint fmt clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -37,6 +37,14 @@ clients: build ## Real S3 clients against the real binary
 schedules: ## Interleavings of the shard store from a fresh seed (SHUTTLE_ITERATIONS=1000 each way), and of the executor's sleep
 	cargo run -p schedules --bin schedules -- run all $(or $(SHUTTLE_ITERATIONS),1000)
 	cargo test -p schedules --features loom --test unpark
+
+soak: ## The shard store against its model under crashes and faults, from fresh seeds; MINUTES=n, ARGS="--seed n" replays one
+	@cargo build --release -p simulation --bin soak
+	@target/release/soak --minutes $(or $(MINUTES),5) $(ARGS)
+
+mutants: ## Whether the simulation finds deliberately broken stores; ARGS="--reduce --only name"
+	@cargo build --release -p simulation --features mutants --bin mutants
+	@target/release/mutants $(ARGS)
 
 bench: build ## Print the figures that docs/ names
 	cargo run --release -p benches --bin bench -- $(ARGS)
