@@ -20,7 +20,7 @@ const ROUNDS_MAX: u32 = 8;
 /// Ends a run.
 pub(crate) fn finish(world: &mut World, life: Life) -> Result<(), Failure> {
     world.shared.count("epilogues");
-    let power = world.exec.polls() % 2 == 0;
+    let power = world.exec.polls().is_multiple_of(2);
     let Some(life) = world.last_turn(life, power)? else { return Ok(()) };
     world.disarm_reads();
     world.look(&life, Law::Persistence)?;

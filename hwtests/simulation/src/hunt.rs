@@ -13,7 +13,7 @@ use crate::plan::Plan;
 use crate::tally::Tally;
 
 /// A seed takes seconds at most; one that takes this long is in a poll that does not return.
-pub const STUCK_AFTER: Duration = Duration::from_secs(120);
+pub const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 /// A seed that broke a law.
 #[derive(Debug, Clone)]
