@@ -23,8 +23,8 @@ use shuttle::{FailurePersistence, Runner};
 
 /// Runs of one harness before the next has its turn.
 const TURN: usize = 100;
-/// Turns of every harness under both schedulers before a mistake counts as not found: 44,000 runs.
-const ROUNDS: u64 = 20;
+/// Turns of every harness under both schedulers before a mistake counts as not found: 22,000 runs.
+const ROUNDS: u64 = 10;
 /// Where failing schedules are kept, below the workspace's root.
 const SCHEDULES: &str = "target/schedules";
 
