@@ -2,7 +2,7 @@
 //! harness and scheduler that found it, runs until then over all harnesses, CPU seconds, the failing schedule's file
 //! and what the harness said. The schedulers' own messages go to stderr.
 //!
-//! `mutants [NAME]` tries all, each in a process of its own because some hang, or one; `mutants replay NAME HARNESS FILE` runs a schedule again.
+//! `schedule-mutants [NAME]` tries all, each in a process of its own because some hang, or one; `schedule-mutants replay NAME HARNESS FILE` runs a schedule again.
 //!
 //! Mistakes in what only faults or damage bring about are not expected here: no fault but the loss of power is made.
 
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
 }
 
 fn refuse() -> ExitCode {
-    eprintln!("mutants [NAME] | mutants replay NAME HARNESS FILE");
+    eprintln!("schedule-mutants [NAME] | schedule-mutants replay NAME HARNESS FILE");
     ExitCode::FAILURE
 }
 
