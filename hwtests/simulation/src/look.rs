@@ -21,6 +21,9 @@ pub(crate) async fn look(shared: Rc<Shared>, store: StoreHandle, thorough: bool)
             describe(&shared, &store, key).await;
         }
     }
+    if shared.fault_seen.get() && store.faults().await.is_ok_and(|faults| faults.is_empty()) {
+        shared.fail(Law::Accounting, "a client met a fault and the store has no record of it".to_owned());
+    }
     list(&shared, &store, if thorough { 3 } else { 1000 }).await;
     if !thorough {
         return;

@@ -272,6 +272,7 @@ impl World {
         }
         shared.model.borrow_mut().crash(reclaiming);
         self.closed_well = how == Down::Orderly && !shared.armed.wild.get() && !shared.armed.writes.get();
+        shared.fault_seen.set(false);
         let power_gone = shared.is_gone();
         let lost = shared.armed.wild.get() || (shared.armed.lied.get() && power_gone);
         if lost {

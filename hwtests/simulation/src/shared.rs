@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) refused_full: Cell<bool>,
     pub(crate) reclaims_under_way: Cell<u32>,
     pub(crate) checkpoints_under_way: Cell<u32>,
+    /// A client of this life was told that bytes could not be read: the store's record of faults says so too.
+    pub(crate) fault_seen: Cell<bool>,
     /// Bytes of records were destroyed in this run.
     pub(crate) damaged: Cell<bool>,
     history: RefCell<BTreeMap<ShardKey, Vec<Option<Event>>>>,
@@ -82,6 +84,7 @@ impl Shared {
             refused_full: Cell::new(false),
             reclaims_under_way: Cell::new(0),
             checkpoints_under_way: Cell::new(0),
+            fault_seen: Cell::new(false),
             damaged: Cell::new(false),
             history: RefCell::default(),
             now: Cell::new(0),
@@ -167,6 +170,9 @@ impl Shared {
             StoreError::Closed => self.armed.closing.get() || self.is_gone(),
             _ => false,
         };
+        if matches!(error, StoreError::Corrupt { .. } | StoreError::Disk(DiskError::Medium { .. })) {
+            self.fault_seen.set(true);
+        }
         if matches!(error, StoreError::Corrupt { .. }) {
             self.count("probe: corrupt record refused");
         }
