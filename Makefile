@@ -14,7 +14,7 @@ HOLDFAST = target/release/holdfast
 RAW_DEVICES = $(foreach device,$(DEVICES),--raw-device $(device))
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test unit clients schedules soak mutants bench bench-store lint fmt clean
+.PHONY: help run build test unit clients schedules soak mutants bench bench-store fuzz lint fmt clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -52,6 +52,9 @@ bench: build ## Print the figures that docs/ names
 bench-store: ## Print the figures of one device's store, each beside fio on the same disk
 	@cargo build --release -p benches --bin storebench --bin storebench-memory
 	@target/release/storebench $(ARGS)
+
+fuzz: ## Fuzz every decoder of outside bytes; SECONDS=30 each, TARGET=name for one alone
+	@SECONDS_EACH=$(SECONDS) TARGET=$(TARGET) hwtests/fuzz/run
 
 lint: ## Formatting and lints, warnings refused
 	cargo fmt --all --check

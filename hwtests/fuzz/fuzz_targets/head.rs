@@ -1,0 +1,4 @@
+//! Feeds `fuzz::run("head", ..)`; what is checked is described there.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::run("head", data));
