@@ -163,6 +163,9 @@ fn proven_head(bytes: &[u8], place: &Place, location: &Location, offset: u64) ->
     if !expected || head.payload_bytes != location.payload_bytes {
         return Err(corrupt("an older record lies there"));
     }
+    if head.layout().record_bytes != location.record_units as usize * UNIT_BYTES {
+        return Err(corrupt("the record is not as long as the index says"));
+    }
     Ok(head)
 }
 

@@ -57,6 +57,9 @@ struct Start {
     /// Extents to scan: number, generation, stream.
     opened: Vec<OpenedExtent>,
     probe: bool,
+    /// What a probe adopts is of this life of the device or a later one. Extents of earlier lives that no page
+    /// names were decided against by the recoveries since: what is in them must not come back.
+    probe_from_boot: u32,
 }
 
 impl<D: BlockDevice> Core<D> {
@@ -74,7 +77,7 @@ impl<D: BlockDevice> Core<D> {
         let mut to_scan = self.adopt_opened(&start.opened);
         if start.probe {
             report.probed = true;
-            to_scan.extend(self.probe(&to_scan).await?);
+            to_scan.extend(self.probe(&to_scan, start.probe_from_boot).await?);
         }
         let named = self.named(&to_scan);
         self.state.borrow_mut().opened = named;
@@ -112,6 +115,7 @@ impl<D: BlockDevice> Core<D> {
             }),
             opened: Vec::new(),
             probe: suspect || anchors.is_empty(),
+            probe_from_boot: 0,
         };
         if anchors.is_empty() {
             report.lost = Some("no anchor page is left".into());
@@ -128,6 +132,7 @@ impl<D: BlockDevice> Core<D> {
                     // Older pages of the same checkpoint name a subset of what this one names.
                     later.sort_by_key(|opened| opened.generation);
                     start.opened = later;
+                    start.probe_from_boot = newest.boot;
                     return Ok(start);
                 }
                 Err(error) => {
@@ -240,7 +245,7 @@ impl<D: BlockDevice> Core<D> {
     }
 
     /// Looks at the start of every extent that is not to be scanned anyway.
-    async fn probe(&self, known: &[(u32, u32)]) -> StoreResult<Vec<(u32, u32)>> {
+    async fn probe(&self, known: &[(u32, u32)], from_boot: u32) -> StoreResult<Vec<(u32, u32)>> {
         let extents = self.state.borrow().label.geometry.extents;
         let mut found = Vec::new();
         for extent in (0..extents).filter(|extent| known.iter().all(|(number, _)| number != extent)) {
@@ -249,7 +254,7 @@ impl<D: BlockDevice> Core<D> {
             let mut state = self.state.borrow_mut();
             let Some(generation) = RecordHead::probe_generation(&buf, &state.place(extent, 0)) else { continue };
             let entry = &mut state.extents[extent as usize];
-            if generation > entry.generation {
+            if generation > entry.generation && (generation >> 32) as u32 >= from_boot {
                 // Of unknown stream: it is treated as one that may hold tombstones.
                 let state = ExtentState::Sealed(Stream::Meta);
                 *entry = Extent { state, generation, ..Extent::UNUSED };
