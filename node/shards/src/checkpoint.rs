@@ -4,8 +4,8 @@
 //! copied); go on placing; write the dump into extents of its own and flush; then name it in an anchor page
 //! and flush. Only after that are extents freed: those that held nothing live at the snapshot. Extents of
 //! the stream that holds tombstones are quarantined for one checkpoint more: should this one be damaged, the
-//! one before it is rolled forward, and without them deleted records would be back. Extents of the checkpoint
-//! before the last are quarantined likewise.
+//! one before it is rolled forward, and without them deleted records would be back. The checkpoint before it
+//! stays as well; older ones go.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -45,7 +45,8 @@ impl State {
             let may_hold_tombstones = meta && !mutant::on(Mutant::QuarantineSkipped);
             let now = match extent.state {
                 ExtentState::Quarantined => &mut freed,
-                ExtentState::Sealed(Stream::Checkpoint) if !previous.contains(&number) => &mut quarantined,
+                // Its successor is this one's predecessor, and durable.
+                ExtentState::Sealed(Stream::Checkpoint) if !previous.contains(&number) => &mut freed,
                 _ if extent.is_sealed_data() && extent.live_units == 0 && may_hold_tombstones => &mut quarantined,
                 _ if extent.is_sealed_data() && extent.live_units == 0 => &mut freed,
                 _ => continue,
@@ -84,8 +85,8 @@ impl State {
             let extent = &mut self.extents[*number as usize];
             assert_eq!(extent.live_units, 0, "nothing comes to life in a sealed extent");
             match extent.state {
-                ExtentState::Quarantined if extent.is_quarantined_data() => self.quarantined -= 1,
-                ExtentState::Quarantined => {}
+                ExtentState::Quarantined => self.quarantined -= 1,
+                ExtentState::Sealed(Stream::Checkpoint) => {}
                 _ => assert!(self.sealed.remove(&(0, *number)), "a dead extent is known as such"),
             }
             extent.state = ExtentState::Free;
@@ -97,11 +98,9 @@ impl State {
         for number in &snapshot.quarantined {
             let extent = &mut self.extents[*number as usize];
             assert_eq!(extent.live_units, 0, "nothing comes to life in a sealed extent");
-            if extent.is_sealed_data() {
-                assert!(self.sealed.remove(&(0, *number)), "a dead extent is known as such");
-                self.quarantined += 1;
-            }
+            assert!(self.sealed.remove(&(0, *number)), "a dead extent is known as such");
             extent.state = ExtentState::Quarantined;
+            self.quarantined += 1;
         }
         (self.reclaim_stuck, self.checkpoint_stuck) = (false, false);
     }
@@ -246,7 +245,7 @@ impl<D: BlockDevice> Core<D> {
             }
             let extent = {
                 let mut state = self.state.borrow_mut();
-                let extent = state.take_extent(Stream::Checkpoint).ok_or(StoreError::Full)?;
+                let extent = state.take_extent(Stream::Checkpoint, false).ok_or(StoreError::Full)?;
                 state.extents[extent as usize].state = ExtentState::Sealed(Stream::Checkpoint);
                 parts.push(CheckpointPart { extent, generation: state.extents[extent as usize].generation });
                 extent

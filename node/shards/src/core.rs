@@ -6,10 +6,11 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use disk::{AlignedBuf, BlockDevice, DiskError, DiskOp};
-use format::{Geometry, RecordKind, ShardKey, Stream};
+use format::{Geometry, Stream};
 use futures::future::LocalBoxFuture;
 use tokio::sync::oneshot;
 
+use crate::extent::Change;
 use crate::fault::FaultKind;
 use crate::handle::Payload;
 use crate::keylock::KeyLocks;
@@ -105,7 +106,7 @@ impl<D: BlockDevice> Core<D> {
             self.spawn(Box::pin(async move { core.background_checkpoint().await }));
         }
         let asked = !state.reclaim_waiters.is_empty();
-        let due = asked || (!state.reclaim_stuck && state.space_is_low() && state.victim().is_some());
+        let due = asked || (state.space_is_low() && state.can_reclaim());
         if due && !state.reclaim_busy {
             state.reclaim_busy = true;
             let core = Rc::clone(self);
@@ -224,9 +225,7 @@ impl<D: BlockDevice> Core<D> {
     pub(crate) async fn write(
         &self,
         stream: Stream,
-        kind: RecordKind,
-        key: Option<ShardKey>,
-        removes: Vec<ShardKey>,
+        change: Change,
         descriptor: Bytes,
         payload: Payload,
     ) -> StoreResult<()> {
@@ -234,7 +233,7 @@ impl<D: BlockDevice> Core<D> {
             let mut state = self.state.borrow_mut();
             state.check_writable()?;
             let (reply, done) = oneshot::channel();
-            let item = WriteItem { kind, key, removes, descriptor, payload, reply };
+            let item = WriteItem { change, descriptor, payload, reply };
             state.queues.get_mut(&stream).expect("every stream has a queue").push_back(item);
             done
         };

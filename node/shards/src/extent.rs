@@ -29,10 +29,10 @@ pub(crate) struct Extent {
     pub(crate) durable_units: u32,
     /// Units of live records.
     pub(crate) live_units: u32,
-    /// Holds, or held last, pieces of checkpoints.
-    pub(crate) of_checkpoint: bool,
     /// Holds live records that could not be read: never chosen for reclaim again.
     pub(crate) unreadable: bool,
+    /// Live units that reclaim left because they were being replaced; not tried again before some are gone.
+    pub(crate) left_units: u32,
 }
 
 impl Extent {
@@ -42,18 +42,24 @@ impl Extent {
         written_units: 0,
         durable_units: 0,
         live_units: 0,
-        of_checkpoint: false,
         unreadable: false,
+        left_units: 0,
     };
-
-    /// Quarantined, and not because of a checkpoint's pieces.
-    pub(crate) fn is_quarantined_data(&self) -> bool {
-        self.state == ExtentState::Quarantined && !self.of_checkpoint
-    }
 
     pub(crate) fn is_sealed_data(&self) -> bool {
         matches!(self.state, ExtentState::Sealed(stream) if stream != Stream::Checkpoint)
     }
+}
+
+/// What a record is written for.
+#[derive(Debug)]
+pub(crate) enum Change {
+    /// A keyed payload, new or replacing an older one.
+    Put(ShardKey),
+    /// The record that lies at this place, written again elsewhere: void when the key has changed meanwhile.
+    Move(ShardKey, Location),
+    /// A tombstone for these keys.
+    Remove(Vec<ShardKey>),
 }
 
 /// What a record does to the index once it is durable.
@@ -61,8 +67,21 @@ impl Extent {
 pub(crate) enum Effect {
     /// The key is at this place now.
     Put(ShardKey, Location),
+    /// The key is at the second place now, if it still is at the first.
+    Move(ShardKey, Location, Location),
     /// The keys are gone.
     Remove(Vec<ShardKey>),
+}
+
+impl Effect {
+    /// Whether it changes what the key stands for.
+    pub(crate) fn concerns(&self, key: &ShardKey) -> bool {
+        match self {
+            Self::Put(put, _) => put == key,
+            Self::Move(..) => false,
+            Self::Remove(keys) => keys.contains(key),
+        }
+    }
 }
 
 /// A record on its way to the medium.

@@ -56,6 +56,8 @@ pub struct ShardInfo {
 pub struct ScanPosition {
     pub(crate) extent: u32,
     pub(crate) offset_units: u32,
+    /// Units of live records met in this extent so far.
+    pub(crate) met_units: u32,
 }
 
 /// What verifying a stretch of records found.

@@ -89,7 +89,6 @@ impl<'a> Loading<'a> {
                 generation: entry.generation,
                 written_units: entry.written_units,
                 durable_units: entry.written_units,
-                of_checkpoint: entry.state == ExtentState::Sealed(Stream::Checkpoint),
                 ..Extent::UNUSED
             });
             return Ok(Some(rest));
@@ -157,7 +156,6 @@ impl<D: BlockDevice> Core<D> {
             extents[part.extent as usize] = Extent {
                 state: ExtentState::Sealed(Stream::Checkpoint),
                 generation: part.generation,
-                of_checkpoint: true,
                 ..Extent::UNUSED
             };
         }

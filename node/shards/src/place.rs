@@ -1,5 +1,7 @@
 //! Placing records: from the queues into extents, one device write for many small records.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use disk::{AlignedBuf, AlignedBytes, IO_ALIGN};
 use format::{
@@ -7,7 +9,7 @@ use format::{
 };
 use tokio::sync::oneshot;
 
-use crate::extent::{Effect, Location, Placed, Segment};
+use crate::extent::{Change, Effect, Location, Placed, Segment};
 use crate::handle::Payload;
 use crate::mutant::{self, Mutant};
 use crate::state::State;
@@ -20,10 +22,7 @@ pub(crate) const UNFLUSHED_CEILING_BYTES: usize = 24 << 20;
 /// A record to be written.
 #[derive(Debug)]
 pub(crate) struct WriteItem {
-    pub(crate) kind: RecordKind,
-    pub(crate) key: Option<ShardKey>,
-    /// Keys that a tombstone removes.
-    pub(crate) removes: Vec<ShardKey>,
+    pub(crate) change: Change,
     pub(crate) descriptor: Bytes,
     pub(crate) payload: Payload,
     pub(crate) reply: oneshot::Sender<StoreResult<()>>,
@@ -36,6 +35,13 @@ impl WriteItem {
 
     fn is_small(&self) -> bool {
         self.payload.len() < DIRECT_MIN_BYTES
+    }
+
+    fn key(&self) -> Option<ShardKey> {
+        match self.change {
+            Change::Put(key) | Change::Move(key, _) => Some(key),
+            Change::Remove(_) => None,
+        }
     }
 }
 
@@ -55,13 +61,17 @@ impl State {
                 return None;
             }
             let front = self.queues[&stream].front()?;
+            if self.is_void(front) {
+                self.refuse_front(stream, Ok(()));
+                continue;
+            }
             let (small, record_bytes) = (front.is_small(), front.layout().record_bytes);
-            let Some(extent) = self.extent_with_room(stream, record_bytes) else {
+            let tombstone = matches!(front.change, Change::Remove(_));
+            let Some(extent) = self.extent_with_room(stream, record_bytes, tombstone) else {
                 if self.space_may_come(stream) {
                     return None;
                 }
-                let item = self.queues.get_mut(&stream)?.pop_front()?;
-                let _ = item.reply.send(Err(StoreError::Full));
+                self.refuse_front(stream, Err(StoreError::Full));
                 continue;
             };
             let track = &self.tracks[&extent];
@@ -75,15 +85,32 @@ impl State {
         }
     }
 
+    fn refuse_front(&mut self, stream: Stream, answer: StoreResult<()>) {
+        if let Some(item) = self.queues.get_mut(&stream).and_then(VecDeque::pop_front) {
+            let _ = item.reply.send(answer);
+        }
+    }
+
+    /// A move is void once its key has changed, or a record that will change it has been placed: what is placed
+    /// later counts as newer, and a move must never pass for newer than what replaced the record it moves.
+    fn is_void(&self, item: &WriteItem) -> bool {
+        let Change::Move(key, from) = &item.change else { return false };
+        if mutant::on(Mutant::MoveWithoutRecheck) {
+            return false;
+        }
+        let placed = || self.tracks.values().flat_map(|track| &track.segments).flat_map(|segment| &segment.records);
+        self.index.get(key) != Some(*from) || placed().any(|record| record.effect.concerns(key))
+    }
+
     /// The stream's open extent, or a new one when the record does not fit.
-    fn extent_with_room(&mut self, stream: Stream, record_bytes: usize) -> Option<u32> {
+    fn extent_with_room(&mut self, stream: Stream, record_bytes: usize, tombstone: bool) -> Option<u32> {
         if let Some(extent) = self.open.get(&stream).copied() {
             if self.room_bytes(extent) >= record_bytes {
                 return Some(extent);
             }
             self.seal(stream);
         }
-        self.open_extent(stream)
+        self.open_extent(stream, tombstone)
     }
 
     fn segment_start(&self, extent: u32) -> u32 {
@@ -101,14 +128,20 @@ impl State {
         let most = room.min(self.limits.batch_max_bytes);
         let queue = self.queues.get_mut(&stream).expect("every stream has a queue");
         let (mut items, mut bytes) = (Vec::new(), 0);
-        while let Some(item) = queue.front() {
+        let mut taken = std::mem::take(queue);
+        while let Some(item) = taken.front() {
+            if self.is_void(item) {
+                taken.pop_front().into_iter().for_each(|item| _ = item.reply.send(Ok(())));
+                continue;
+            }
             let record = item.layout().record_bytes;
             if !item.is_small() || bytes + record > room || (bytes > 0 && bytes + record > most) {
                 break;
             }
             bytes += record;
-            items.extend(queue.pop_front());
+            items.extend(taken.pop_front());
         }
+        self.queues.insert(stream, taken);
         assert!(!items.is_empty(), "a batch holds at least the record it was made for");
         let mut buf = AlignedBuf::zeroed(bytes);
         let (mut at, mut records) = (0, Vec::with_capacity(items.len()));
@@ -164,9 +197,9 @@ impl State {
     ) -> Placed {
         let layout = item.layout();
         let head = RecordHead {
-            kind: item.kind,
+            kind: if item.key().is_some() { RecordKind::Put } else { RecordKind::Tombstone },
             sequence: self.next_sequence(),
-            key: item.key,
+            key: item.key(),
             payload_bytes: item.payload.len() as u32,
             durable_units: self.extents[extent as usize].durable_units,
             descriptor: item.descriptor.to_vec(),
@@ -180,15 +213,16 @@ impl State {
             payload_bytes: head.payload_bytes,
             proof,
         };
-        if let Some(key) = item.key
+        if let Change::Put(key) = item.change
             && mutant::on(Mutant::IndexBeforeWrite)
         {
             self.apply(Effect::Put(key, location));
         }
-        let effect = match item.key {
-            Some(_) if mutant::on(Mutant::IndexBeforeWrite) => Effect::Remove(Vec::new()),
-            Some(key) => Effect::Put(key, location),
-            None => Effect::Remove(item.removes),
+        let effect = match item.change {
+            Change::Put(_) if mutant::on(Mutant::IndexBeforeWrite) => Effect::Remove(Vec::new()),
+            Change::Put(key) => Effect::Put(key, location),
+            Change::Move(key, from) => Effect::Move(key, from, location),
+            Change::Remove(keys) => Effect::Remove(keys),
         };
         Placed { effect, reply: item.reply }
     }

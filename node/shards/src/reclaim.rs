@@ -8,13 +8,13 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use disk::BlockDevice;
-use format::{ExtentState, RecordKind, ShardKey, Stream};
+use format::{ExtentState, ShardKey, Stream};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::oneshot;
 
 use crate::core::Core;
-use crate::extent::{Effect, Location};
+use crate::extent::{Change, Effect, Location};
 use crate::handle::Payload;
 use crate::mutant::{self, Mutant};
 use crate::walk::Walk;
@@ -30,14 +30,18 @@ struct Moves {
     failed: Option<StoreError>,
     /// Nothing more can be moved now.
     stop: bool,
+    /// Units of records that were left because they are being replaced.
+    left_units: u32,
 }
 
 impl Moves {
-    fn note(&mut self, done: StoreResult<()>) {
-        if let Err(error) = done {
-            // What is under way still ends in order: it holds its keys.
-            self.stop |= matches!(error, StoreError::Poisoned { .. } | StoreError::Full | StoreError::Closed);
-            self.failed.get_or_insert(error);
+    fn note(&mut self, done: StoreResult<u32>) {
+        match done {
+            Ok(left_units) => self.left_units += left_units,
+            Err(error) => {
+                self.stop |= matches!(error, StoreError::Poisoned { .. } | StoreError::Full | StoreError::Closed);
+                self.failed.get_or_insert(error);
+            }
         }
     }
 }
@@ -54,7 +58,11 @@ impl<D: BlockDevice> Core<D> {
             told = done.clone().map(|()| true);
             let mut state = self.state.borrow_mut();
             match done {
-                Ok(()) => state.stats.extents_reclaimed += 1,
+                Ok(()) => {
+                    state.stats.extents_reclaimed += 1;
+                    state.extents[extent as usize].left_units = state.extents[extent as usize].live_units;
+                    state.note_emptied();
+                }
                 Err(error) => {
                     state.extents[extent as usize].unreadable |= error.is_lost_record();
                     state.reclaim_stuck |= !error.is_lost_record();
@@ -87,74 +95,81 @@ impl<D: BlockDevice> Core<D> {
             assert!(matches!(state.extents[extent as usize].state, ExtentState::Sealed(_)));
             state.limits.moves_at_once
         };
-        let (mut walk, mut moves, mut under_way) =
-            (Walk::new(self, extent, 0, READS_AHEAD), Moves::default(), FuturesUnordered::new());
+        let (mut walk, mut moves) = (Walk::new(self, extent, 0, READS_AHEAD), Moves::default());
+        let mut under_way = FuturesUnordered::new();
         while !moves.stop
             && let Some(met) = walk.next().await
         {
             // A record that did not verify is read once more below, alone.
             let Ok(payload) = met.payload else { continue };
-            under_way.push(self.move_record(met.key, met.location, Some((payload, met.head.descriptor))));
+            under_way.push(self.move_record(met.key, met.location, payload, met.head.descriptor));
             if under_way.len() >= moves_at_once {
-                moves.note(under_way.next().await.unwrap_or(Ok(())));
+                moves.note(under_way.next().await.unwrap_or(Ok(0)));
             }
         }
         while let Some(done) = under_way.next().await {
             moves.note(done);
         }
-        // What the walk did not meet: damage ended it, or a record is unreadable.
+        // What the walk did not meet, because of damage; not what is just being replaced.
         let left: Vec<(ShardKey, Location)> = {
             let state = self.state.borrow();
-            let live = state.extents[extent as usize].live_units > 0 && !moves.stop;
-            state.index.after(None).filter(|(_, l)| live && l.extent == extent).collect()
+            let unmet = state.extents[extent as usize].live_units > moves.left_units && !moves.stop;
+            if unmet { state.index.after(None).filter(|(_, l)| l.extent == extent).collect() } else { Vec::new() }
         };
         for (key, location) in left {
             if moves.stop {
                 break;
             }
-            if mutant::on(Mutant::WalkTrustedBlindly) {
-                self.state.borrow_mut().apply(Effect::Remove(vec![key]));
-                continue;
-            }
-            moves.note(self.move_record(key, location, None).await);
+            moves.note(self.move_alone(key, location).await);
         }
         moves.failed.map_or(Ok(()), Err)
     }
 
-    async fn move_record(&self, key: ShardKey, from: Location, read: Option<(Bytes, Vec<u8>)>) -> StoreResult<()> {
-        self.locks.lock(key).await;
-        let done = self.move_locked(key, from, read).await;
-        self.locks.unlock(key);
-        done
+    /// Reads a record by itself and moves it.
+    async fn move_alone(self: &Rc<Self>, key: ShardKey, from: Location) -> StoreResult<u32> {
+        let is_live = || self.state.borrow().index.get(&key) == Some(from);
+        if !is_live() {
+            return Ok(0);
+        }
+        if mutant::on(Mutant::WalkTrustedBlindly) {
+            self.state.borrow_mut().apply(Effect::Remove(vec![key]));
+            return Ok(0);
+        }
+        let record = match self.read_record(&from).await {
+            Ok(record) => record,
+            Err(_) if !is_live() => return Ok(0),
+            Err(_) if mutant::on(Mutant::ReclaimForgetsAfterReadError) => {
+                self.state.borrow_mut().apply(Effect::Remove(vec![key]));
+                return Ok(0);
+            }
+            Err(error) => return Err(error),
+        };
+        let end = record.payload_at + record.head.payload_bytes as usize;
+        let payload = record.buf.freeze().to_bytes(record.payload_at..end);
+        self.move_record(key, from, payload, record.head.descriptor).await
     }
 
-    async fn move_locked(&self, key: ShardKey, from: Location, read: Option<(Bytes, Vec<u8>)>) -> StoreResult<()> {
-        let moved_on = self.state.borrow().index.get(&key) != Some(from);
-        if moved_on && !mutant::on(Mutant::MoveWithoutRecheck) {
-            return Ok(());
-        }
-        let (payload, descriptor) = match read {
-            Some(read) => read,
-            None => {
-                let record = match self.read_record(&from).await {
-                    Err(_) if mutant::on(Mutant::ReclaimForgetsAfterReadError) => {
-                        self.state.borrow_mut().apply(Effect::Remove(vec![key]));
-                        return Ok(());
-                    }
-                    read => read?,
-                };
-                let end = record.payload_at + record.head.payload_bytes as usize;
-                (record.buf.freeze().to_bytes(record.payload_at..end), record.head.descriptor)
-            }
-        };
+    /// Writes a live record again elsewhere. No key is held: the move is void if the key changes meanwhile. Gives
+    /// the units that are still live where they were.
+    async fn move_record(
+        &self,
+        key: ShardKey,
+        from: Location,
+        payload: Bytes,
+        descriptor: Vec<u8>,
+    ) -> StoreResult<u32> {
         let len = payload.len() as u64;
         let payload = match payload.len() % format::BLOCK_BYTES {
             1 if mutant::on(Mutant::ReclaimOffByOne) => payload.slice(1..),
             _ => payload,
         };
         let payload = Payload::Parts(vec![payload]);
-        self.write(Stream::Moved, RecordKind::Put, Some(key), Vec::new(), descriptor.into(), payload).await?;
-        self.state.borrow_mut().stats.moved_bytes += len;
-        Ok(())
+        self.write(Stream::Moved, Change::Move(key, from), descriptor.into(), payload).await?;
+        let mut state = self.state.borrow_mut();
+        if state.index.get(&key) == Some(from) {
+            return Ok(from.record_units);
+        }
+        state.stats.moved_bytes += len;
+        Ok(0)
     }
 }

@@ -60,6 +60,8 @@ struct Start {
     /// What a probe adopts is of this life of the device or a later one. Extents of earlier lives that no page
     /// names were decided against by the recoveries since: what is in them must not come back.
     probe_from_boot: u32,
+    /// Rolling forward must come at least this far.
+    must_reach: u64,
 }
 
 impl<D: BlockDevice> Core<D> {
@@ -96,11 +98,14 @@ impl<D: BlockDevice> Core<D> {
                 state.sequence = state.sequence.max(sequence);
             }
             match effect {
-                Effect::Put(key, location) => _ = state.index.insert(key, location),
+                Effect::Put(key, location) | Effect::Move(key, _, location) => _ = state.index.insert(key, location),
                 Effect::Remove(keys) => keys.iter().for_each(|key| _ = state.index.remove(key)),
             }
         }
         state.recount();
+        if state.sequence < start.must_reach {
+            report.lost = Some("the only checkpoint and records that it covered are gone".into());
+        }
         Ok(report)
     }
 
@@ -116,15 +121,22 @@ impl<D: BlockDevice> Core<D> {
             opened: Vec::new(),
             probe: suspect || anchors.is_empty(),
             probe_from_boot: 0,
+            must_reach: 0,
         };
         if anchors.is_empty() {
             report.lost = Some("no anchor page is left".into());
         }
         let newest = start.anchor.clone();
+        // Nothing has been overwritten in the ring: it tells the whole life of the device.
+        let whole_history = anchors.first().is_some_and(|oldest| oldest.sequence == 1);
         let mut later: Vec<OpenedExtent> = Vec::new();
+        let mut broken_checkpoints = 0;
         while let Some(anchor) = anchors.pop() {
             add_opened(&mut later, &anchor);
-            let Some(checkpoint) = &anchor.checkpoint else { break };
+            let Some(checkpoint) = &anchor.checkpoint else {
+                anchors.push(anchor);
+                break;
+            };
             match self.load_checkpoint(checkpoint).await {
                 Ok(records) => {
                     report.from_checkpoint = records;
@@ -133,6 +145,7 @@ impl<D: BlockDevice> Core<D> {
                     later.sort_by_key(|opened| opened.generation);
                     start.opened = later;
                     start.probe_from_boot = newest.boot;
+                    start.must_reach = 0;
                     return Ok(start);
                 }
                 Err(error) => {
@@ -140,12 +153,23 @@ impl<D: BlockDevice> Core<D> {
                         .damage
                         .push((0, format!("the checkpoint of anchor {} is unusable: {error}", anchor.sequence)));
                     report.fell_back = true;
+                    broken_checkpoints += 1;
+                    start.must_reach = checkpoint.sequence;
                     let broken = anchor.checkpoint.clone();
                     while anchors.last().is_some_and(|older| older.checkpoint == broken) {
                         add_opened(&mut later, &anchors.pop().expect("just seen"));
                     }
                 }
             }
+        }
+        // Only the first checkpoint ever is broken: it freed no tombstones, and before it there is none to miss.
+        let only_the_first = broken_checkpoints == 1 && anchors.iter().all(|older| older.checkpoint.is_none());
+        if whole_history && !suspect && only_the_first {
+            anchors.iter().for_each(|older| add_opened(&mut later, older));
+            start.anchor.checkpoint = None;
+            later.sort_by_key(|opened| opened.generation);
+            start.opened = later;
+            return Ok(start);
         }
         if newest.checkpoint.is_some() {
             report.lost = Some("no checkpoint can be read any more".into());

@@ -6,16 +6,14 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use disk::BlockDevice;
-use format::{
-    DESCRIPTOR_MAX_BYTES, PAYLOAD_MAX_BYTES, RecordKind, RecordLayout, ShardKey, Space, Stream, TOMBSTONE_MAX_KEYS,
-};
+use format::{DESCRIPTOR_MAX_BYTES, PAYLOAD_MAX_BYTES, RecordLayout, ShardKey, Space, Stream, TOMBSTONE_MAX_KEYS};
 use futures::StreamExt;
 use futures::future::LocalBoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::core::Core;
-use crate::extent::Location;
+use crate::extent::{Change, Location};
 use crate::handle::{Payload, Request, ShardInfo, StoreHandle};
 use crate::mutant::{self, Mutant};
 use crate::open::Store;
@@ -182,7 +180,7 @@ impl<D: BlockDevice> Core<D> {
             assert_eq!(bytes.len(), len.next_multiple_of(disk::IO_ALIGN), "an aligned payload is padded to the unit");
         }
         self.locks.lock(key).await;
-        let done = self.write(stream_of(&key), RecordKind::Put, Some(key), Vec::new(), descriptor, payload).await;
+        let done = self.write(stream_of(&key), Change::Put(key), descriptor, payload).await;
         if done.is_ok() || !mutant::on(Mutant::KeyLockLeaked) {
             self.locks.unlock(key);
         }
@@ -215,7 +213,7 @@ impl<D: BlockDevice> Core<D> {
 
     async fn bury(&self, keys: Vec<ShardKey>) -> StoreResult<()> {
         let payload = Payload::Parts(vec![format::encode_tombstone(&keys).into()]);
-        self.write(Stream::Meta, RecordKind::Tombstone, None, keys, Bytes::new(), payload).await
+        self.write(Stream::Meta, Change::Remove(keys), Bytes::new(), payload).await
     }
 
     fn list(&self, after: Option<ShardKey>, limit: usize) -> Vec<ShardInfo> {

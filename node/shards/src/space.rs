@@ -10,6 +10,9 @@ use crate::state::State;
 
 /// Extents with more than this share of live units, in percent, are not worth moving.
 const LIVE_MAX_PERCENT: u64 = 90;
+/// Extents that reclaim empties before its gain is looked at. 24: with at most 90 % live each, small records leave
+/// two whole extents free by then; one may be luck at the start.
+const GAIN_WINDOW: u32 = 24;
 /// A checkpoint for the sake of space frees at least so many times its own size, unless space runs out.
 const CHECKPOINT_GAIN: usize = 6;
 
@@ -25,8 +28,28 @@ impl State {
         let entry = &mut self.extents[old.extent as usize];
         let before = entry.live_units;
         entry.live_units = before.checked_sub(old.record_units).expect("an extent's live units cover its live records");
-        self.reclaim_stuck = false;
         self.resort(old.extent, before);
+    }
+
+    /// Records died other than by being moved: reclaim may gain again.
+    pub(crate) fn space_changed(&mut self) {
+        (self.reclaim_stuck, self.reclaim_futile) = (false, false);
+        (self.moves_emptied, self.moves_opened) = (0, 0);
+    }
+
+    /// Reclaim has emptied an extent. Where records are large beside extents it may need as many for what it
+    /// moves, for ever: it rests then, until records die otherwise.
+    pub(crate) fn note_emptied(&mut self) {
+        self.moves_emptied += 1;
+        if self.moves_emptied >= GAIN_WINDOW {
+            self.reclaim_futile = self.moves_opened + 1 >= self.moves_emptied;
+            (self.moves_emptied, self.moves_opened) = (0, 0);
+        }
+    }
+
+    /// Whether reclaim has something to do that may gain.
+    pub(crate) fn can_reclaim(&self) -> bool {
+        !self.reclaim_stuck && !self.reclaim_futile && self.victim().is_some()
     }
 
     fn resort(&mut self, extent: u32, before: u32) {
@@ -47,7 +70,7 @@ impl State {
         let numbered = || (0u32..).zip(&self.extents);
         self.sealed = numbered().filter(|(_, e)| e.is_sealed_data()).map(|(n, e)| (e.live_units, n)).collect();
         self.free = numbered().filter(|(_, e)| e.state == ExtentState::Free).map(|(n, _)| n).collect();
-        self.quarantined = numbered().filter(|(_, e)| e.is_quarantined_data()).count() as u32;
+        self.quarantined = numbered().filter(|(_, e)| e.state == ExtentState::Quarantined).count() as u32;
     }
 
     /// Bytes of a checkpoint of the index as it is.
@@ -59,20 +82,24 @@ impl State {
     /// Extents that must stay free for records of this stream to open another one.
     ///
     /// Checkpoints may use the last: they are what makes space, and two must fit, for extents with tombstones
-    /// become free by the second. Moved records come next. Index and journal keep going long after shards are
-    /// refused, so that deletes always work.
+    /// become free by the second. Tombstones come next, then moved records: deletes always work. Index and journal
+    /// keep going long after shards are refused.
     pub(crate) fn reserve_extents(&self, stream: Stream) -> usize {
         let extents = self.extents.len();
-        let two_checkpoints = 2 * self.dump_bytes().div_ceil(self.label.geometry.extent_bytes as usize);
         let above = match stream {
-            Stream::Meta if mutant::on(Mutant::FullRefusesDeletes) => 8.max(extents / 48),
             Stream::Checkpoint => return 0,
-            Stream::Moved => 0,
-            Stream::Meta => 2.max(extents / 128),
+            Stream::Moved => 1,
+            Stream::Meta => 3.max(extents / 128),
             Stream::Journal => 4.max(extents / 96),
             Stream::Data => 8.max(extents / 48),
         };
-        two_checkpoints + above
+        self.reserve_for_tombstones() + above
+    }
+
+    /// As [`Self::reserve_extents`], for tombstones.
+    pub(crate) fn reserve_for_tombstones(&self) -> usize {
+        let two_checkpoints = 2 * self.dump_bytes().div_ceil(self.label.geometry.extent_bytes as usize);
+        two_checkpoints + if mutant::on(Mutant::FullRefusesDeletes) { 8.max(self.extents.len() / 48) } else { 0 }
     }
 
     /// Dead extents that make a checkpoint worth its bytes.
@@ -110,15 +137,19 @@ impl State {
         let units = u64::from(self.extent_units());
         let worth = |live: u32| u64::from(live) * 100 <= units * LIVE_MAX_PERCENT;
         let mut candidates = self.sealed.range((1, 0)..).take_while(|(live, _)| worth(*live));
-        let fit = |number: &u32| !self.extents[*number as usize].unreadable && !self.tracks.contains_key(number);
-        candidates.find(|(_, number)| fit(number)).map(|(_, number)| *number)
+        let fit = |live: u32, number: u32| {
+            let extent = &self.extents[number as usize];
+            !extent.unreadable && extent.left_units != live && !self.tracks.contains_key(&number)
+        };
+        candidates.find(|(live, number)| fit(*live, *number)).map(|(_, number)| *number)
     }
 
     /// Whether a record of `stream` that finds no extent may find one later.
     pub(crate) fn space_may_come(&self, stream: Stream) -> bool {
-        let freed = self.checkpoint_busy || self.checkpoint_wanted || self.has_dead_extents();
+        let dead = self.has_dead_extents() && !self.checkpoint_stuck;
+        let freed = self.checkpoint_busy || self.checkpoint_wanted || dead;
         // What reclaim moves must not wait for reclaim.
-        let moved = stream != Stream::Moved && (self.reclaim_busy || (!self.reclaim_stuck && self.victim().is_some()));
+        let moved = stream != Stream::Moved && (self.reclaim_busy || self.can_reclaim());
         freed || moved
     }
 }

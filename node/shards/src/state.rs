@@ -24,10 +24,15 @@ pub(crate) struct State {
     pub(crate) index: Index,
     /// Sealed extents of records by live units: those with few are worth reclaiming, those with none are dead.
     pub(crate) sealed: BTreeSet<(u32, u32)>,
-    /// Extents of records that become free by the checkpoint after the next.
+    /// Extents that become free by the next checkpoint whatever happens.
     pub(crate) quarantined: u32,
     /// Reclaim found no room for what it moves; not tried again before something has changed.
     pub(crate) reclaim_stuck: bool,
+    /// Reclaim gains nothing any more; it rests until records die other than by being moved.
+    pub(crate) reclaim_futile: bool,
+    /// Extents that reclaim emptied, and opened for what it moved, since something else last changed.
+    pub(crate) moves_emptied: u32,
+    pub(crate) moves_opened: u32,
     /// A checkpoint failed; not tried again for the sake of space before something was written.
     pub(crate) checkpoint_stuck: bool,
     /// The open extent of each stream but `Checkpoint`.
@@ -82,6 +87,9 @@ impl State {
             quarantined: 0,
             reclaim_stuck: false,
             checkpoint_stuck: false,
+            reclaim_futile: false,
+            moves_emptied: 0,
+            moves_opened: 0,
             open: BTreeMap::new(),
             tracks: BTreeMap::new(),
             queues: Stream::ALL.into_iter().map(|stream| (stream, VecDeque::new())).collect(),
@@ -141,9 +149,10 @@ impl State {
         }
     }
 
-    /// Takes a free extent for `stream`; `None` when the reserve forbids it or there is none.
-    pub(crate) fn take_extent(&mut self, stream: Stream) -> Option<u32> {
-        if self.free.len() <= self.reserve_extents(stream) {
+    /// Takes a free extent for `stream`, for a tombstone if so; `None` when the reserve forbids it or there is none.
+    pub(crate) fn take_extent(&mut self, stream: Stream, tombstone: bool) -> Option<u32> {
+        let reserve = if tombstone { self.reserve_for_tombstones() } else { self.reserve_extents(stream) };
+        if self.free.len() <= reserve {
             return None;
         }
         let extent = self.free.pop_first()?;
@@ -157,19 +166,19 @@ impl State {
             state: ExtentState::Open(stream),
             generation: if keeps_generation { entry.generation } else { fresh },
             written_units: if keeps_pointer { entry.written_units } else { 0 },
-            of_checkpoint: stream == Stream::Checkpoint,
             ..Extent::UNUSED
         };
         Some(extent)
     }
 
     /// Opens an extent for records; the anchor that names it is due.
-    pub(crate) fn open_extent(&mut self, stream: Stream) -> Option<u32> {
+    pub(crate) fn open_extent(&mut self, stream: Stream, tombstone: bool) -> Option<u32> {
         if self.opened.len().max(self.opened_next.as_ref().map_or(0, Vec::len)) >= ANCHOR_MAX_OPENED {
             self.checkpoint_wanted = true;
             return None;
         }
-        let extent = self.take_extent(stream)?;
+        let extent = self.take_extent(stream, tombstone)?;
+        self.moves_opened += u32::from(stream == Stream::Moved);
         let opened = OpenedExtent { extent, generation: self.extents[extent as usize].generation, stream };
         self.opened.push(opened);
         if let Some(next) = &mut self.opened_next {
@@ -205,12 +214,22 @@ impl State {
                 self.add_live(location.extent, location.record_units);
                 if let Some(old) = self.index.insert(key, location) {
                     self.sub_live(&old);
+                    self.space_changed();
+                }
+            }
+            Effect::Move(key, from, to) => {
+                if self.index.get(&key) == Some(from) || mutant::on(Mutant::MoveWithoutRecheck) {
+                    self.add_live(to.extent, to.record_units);
+                    if let Some(old) = self.index.insert(key, to) {
+                        self.sub_live(&old);
+                    }
                 }
             }
             Effect::Remove(keys) => {
                 for key in keys {
                     if let Some(old) = self.index.remove(&key) {
                         self.sub_live(&old);
+                        self.space_changed();
                     }
                 }
             }

@@ -89,11 +89,13 @@ impl<D: BlockDevice> Walk<D> {
             let place = self.core.state.borrow().place(self.extent, self.at);
             let bytes = self.bytes(self.at, HEAD_MAX_BYTES).await.ok()?;
             let Ok((head, proof)) = RecordHead::decode(&bytes, &place) else {
-                // Between two writes the rest of a page is empty.
-                if self.at.is_multiple_of(IO_UNITS) {
+                // Between two writes the rest of a page is empty; anything else there is damage.
+                let next = self.at.next_multiple_of(IO_UNITS);
+                let gap = bytes.get(..(next.min(self.end) - self.at) as usize * UNIT_BYTES);
+                if self.at == next || !gap.is_some_and(|gap| gap.iter().all(|byte| *byte == 0)) {
                     return None;
                 }
-                self.at = self.at.next_multiple_of(IO_UNITS);
+                self.at = next;
                 continue;
             };
             let layout = head.layout();
