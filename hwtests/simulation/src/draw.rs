@@ -66,7 +66,7 @@ pub fn plan_in(seed: u64, weather: Weather) -> Plan {
 pub fn short_life(seed: u64) -> Plan {
     let rng = SeededEntropy::new(seed ^ 0x5407);
     let mut draw = Draw::new(&rng, Weather::Calm);
-    let count = 3 + rng.below(12);
+    let count = 8 + rng.below(24);
     let mut ops = Vec::new();
     while (ops.len() as u64) < count {
         let step = draw.step();

@@ -35,7 +35,6 @@ fn all(seeds: u64, harness: impl Fn(u64) -> Outcome) -> Tally {
 }
 
 #[test]
-#[ignore = "the store still fails it: docs/verification.md, open findings"]
 fn drawn_runs_break_no_law_and_reach_the_rare_paths() {
     let tally = all(1_200, harness::run);
     if std::env::var_os("HOLDFAST_SEEDS").is_none() {
@@ -45,9 +44,8 @@ fn drawn_runs_break_no_law_and_reach_the_rare_paths() {
 }
 
 #[test]
-#[ignore = "the store still fails it: docs/verification.md, open findings"]
 fn lives_cut_at_every_device_operation_break_no_law() {
-    let tally = all(16, harness::every_cut);
+    let tally = all(48, harness::every_cut);
     assert!(tally.get("cuts at a given operation") > 16 * tally.get("lives cut everywhere"), "cuts reach the middle");
 }
 
