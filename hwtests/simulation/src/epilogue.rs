@@ -27,6 +27,9 @@ pub(crate) fn finish(world: &mut World, life: Life) -> Result<(), Failure> {
     let mut refused = Vec::new();
     for (key, id) in universe(&world.shared).into_iter().zip(FIRST_ID..) {
         if !put(world, &life, key, id)? {
+            if refused.is_empty() {
+                judge(world, &life)?;
+            }
             refused.push(key);
         }
     }
@@ -49,12 +52,17 @@ fn put(world: &mut World, life: &Life, key: ShardKey, id: u64) -> Result<bool, F
     Ok(!world.shared.refused_full.get())
 }
 
-/// A full device takes deletes, and puts again after them.
-fn comes_back(world: &mut World, life: &Life, key: ShardKey) -> Result<(), Failure> {
+/// A refusal must have a reason at the moment it is given: what is put next may replace what fills the device.
+fn judge(world: &mut World, life: &Life) -> Result<(), Failure> {
     let stats = world.ask(life, |store| async move { store.stats().await })?;
     if let Ok(stats) = stats {
         crate::look::judge_refusal(&world.shared, &stats);
     }
+    world.shared.check()
+}
+
+/// A full device takes deletes, and puts again after them.
+fn comes_back(world: &mut World, life: &Life, key: ShardKey) -> Result<(), Failure> {
     let shared = Rc::clone(&world.shared);
     let keys = universe(&shared);
     world.ask(life, move |store| async move { client::delete(&shared, &store, keys).await })?;

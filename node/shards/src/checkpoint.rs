@@ -86,7 +86,7 @@ impl State {
             assert_eq!(extent.live_units, 0, "nothing comes to life in a sealed extent");
             match extent.state {
                 ExtentState::Quarantined => self.quarantined -= 1,
-                ExtentState::Sealed(Stream::Checkpoint) => {}
+                ExtentState::Sealed(Stream::Checkpoint) => self.checkpoint_extents -= 1,
                 _ => assert!(self.sealed.remove(&(0, *number)), "a dead extent is known as such"),
             }
             extent.state = ExtentState::Free;
@@ -247,6 +247,7 @@ impl<D: BlockDevice> Core<D> {
                 let mut state = self.state.borrow_mut();
                 let extent = state.take_extent(Stream::Checkpoint, false).ok_or(StoreError::Full)?;
                 state.extents[extent as usize].state = ExtentState::Sealed(Stream::Checkpoint);
+                state.checkpoint_extents += 1;
                 parts.push(CheckpointPart { extent, generation: state.extents[extent as usize].generation });
                 extent
             };

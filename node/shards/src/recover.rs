@@ -164,7 +164,8 @@ impl<D: BlockDevice> Core<D> {
         }
         // Only the first checkpoint ever is broken: it freed no tombstones, and before it there is none to miss.
         let only_the_first = broken_checkpoints == 1 && anchors.iter().all(|older| older.checkpoint.is_none());
-        if whole_history && !suspect && only_the_first {
+        if whole_history && only_the_first {
+            start.probe_from_boot = newest.boot;
             anchors.iter().for_each(|older| add_opened(&mut later, older));
             start.anchor.checkpoint = None;
             later.sort_by_key(|opened| opened.generation);

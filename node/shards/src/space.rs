@@ -4,7 +4,7 @@
 
 use format::{CheckpointExtent, CheckpointRun, CheckpointShard, ExtentState, Stream};
 
-use crate::extent::Location;
+use crate::extent::{Extent, Location};
 use crate::mutant::{self, Mutant};
 use crate::state::State;
 
@@ -70,6 +70,8 @@ impl State {
         let numbered = || (0u32..).zip(&self.extents);
         self.sealed = numbered().filter(|(_, e)| e.is_sealed_data()).map(|(n, e)| (e.live_units, n)).collect();
         self.free = numbered().filter(|(_, e)| e.state == ExtentState::Free).map(|(n, _)| n).collect();
+        let of_checkpoint = |e: &Extent| e.state == ExtentState::Sealed(Stream::Checkpoint);
+        self.checkpoint_extents = numbered().filter(|(_, e)| of_checkpoint(e)).count() as u32;
         self.quarantined = numbered().filter(|(_, e)| e.state == ExtentState::Quarantined).count() as u32;
     }
 
@@ -81,8 +83,7 @@ impl State {
 
     /// Extents that must stay free for records of this stream to open another one.
     ///
-    /// Checkpoints may use the last: they are what makes space, and two must fit, for extents with tombstones
-    /// become free by the second. Tombstones come next, then moved records: deletes always work. Index and journal
+    /// Checkpoints may use the last: they are what makes space. Tombstones come next, then moved records: deletes always work. Index and journal
     /// keep going long after shards are refused.
     pub(crate) fn reserve_extents(&self, stream: Stream) -> usize {
         let extents = self.extents.len();
@@ -96,10 +97,12 @@ impl State {
         self.reserve_for_tombstones() + above
     }
 
-    /// As [`Self::reserve_extents`], for tombstones.
+    /// As [`Self::reserve_extents`], for tombstones: what the next checkpoint may take. Up to three are there at a
+    /// time, the one being written among them; afterwards the oldest goes.
     pub(crate) fn reserve_for_tombstones(&self) -> usize {
-        let two_checkpoints = 2 * self.dump_bytes().div_ceil(self.label.geometry.extent_bytes as usize);
-        two_checkpoints + if mutant::on(Mutant::FullRefusesDeletes) { 8.max(self.extents.len() / 48) } else { 0 }
+        let one_checkpoint = self.dump_bytes().div_ceil(self.label.geometry.extent_bytes as usize);
+        let missing = (3 * one_checkpoint).saturating_sub(self.checkpoint_extents as usize).max(one_checkpoint);
+        missing + if mutant::on(Mutant::FullRefusesDeletes) { 8.max(self.extents.len() / 48) } else { 0 }
     }
 
     /// Dead extents that make a checkpoint worth its bytes.

@@ -26,6 +26,8 @@ pub(crate) struct State {
     pub(crate) sealed: BTreeSet<(u32, u32)>,
     /// Extents that become free by the next checkpoint whatever happens.
     pub(crate) quarantined: u32,
+    /// Extents that hold checkpoints, the one being written included.
+    pub(crate) checkpoint_extents: u32,
     /// Reclaim found no room for what it moves; not tried again before something has changed.
     pub(crate) reclaim_stuck: bool,
     /// Reclaim gains nothing any more; it rests until records die other than by being moved.
@@ -85,6 +87,7 @@ impl State {
             index: Index::new(label.geometry.extent_bytes / UNIT_BYTES as u32),
             sealed: BTreeSet::new(),
             quarantined: 0,
+            checkpoint_extents: 0,
             reclaim_stuck: false,
             checkpoint_stuck: false,
             reclaim_futile: false,
