@@ -24,8 +24,9 @@ use crate::plan::{Op, Plan, Target};
 use crate::shared::Shared;
 use crate::tally::Tally;
 
-/// Polls within which anything that a boundary waits for must end. The longest honest waves take a tenth of it.
-const POLLS_MAX: u64 = 30_000;
+/// Polls within which anything that a boundary waits for must end. The longest honest waves take a tenth of it: a
+/// full device with pools of one and a checkpoint for every record.
+const POLLS_MAX: u64 = 300_000;
 /// Between the label and the first anchor ring: nothing of the store lies there.
 const UNUSED_OFFSET: u64 = 8192;
 /// Turns of a client in the scheduler's draw.

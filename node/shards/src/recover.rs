@@ -52,6 +52,15 @@ pub struct RecoveryReport {
     pub lost: Option<String>,
 }
 
+/// What is known of sequence numbers before an extent is scanned.
+#[derive(Clone, Copy)]
+struct Sequences {
+    /// Up to here the checkpoint has everything.
+    floor: u64,
+    /// Up to here everything was durable.
+    proven: u64,
+}
+
 struct Start {
     anchor: Anchor,
     /// Extents to scan: number, generation, stream.
@@ -60,8 +69,10 @@ struct Start {
     /// What a probe adopts is of this life of the device or a later one. Extents of earlier lives that no page
     /// names were decided against by the recoveries since: what is in them must not come back.
     probe_from_boot: u32,
-    /// Rolling forward must come at least this far.
-    must_reach: u64,
+    /// Records up to this sequence number were durable: a checkpoint that can no longer be read covered them.
+    proven: u64,
+    /// Rolling forward alone must come that far.
+    from_nothing: bool,
 }
 
 impl<D: BlockDevice> Core<D> {
@@ -86,7 +97,8 @@ impl<D: BlockDevice> Core<D> {
         let mut found = Vec::new();
         for (extent, from_units) in to_scan {
             report.extents_scanned += 1;
-            self.scan_extent(extent, from_units, floor, &mut found, &mut report).await?;
+            let range = Sequences { floor, proven: start.proven };
+            self.scan_extent(extent, from_units, range, &mut found, &mut report).await?;
         }
         if !mutant::on(Mutant::RollForwardUnordered) {
             found.sort_by_key(|(sequence, _)| *sequence);
@@ -103,7 +115,7 @@ impl<D: BlockDevice> Core<D> {
             }
         }
         state.recount();
-        if state.sequence < start.must_reach {
+        if start.from_nothing && state.sequence < start.proven {
             report.lost = Some("the only checkpoint and records that it covered are gone".into());
         }
         Ok(report)
@@ -121,7 +133,8 @@ impl<D: BlockDevice> Core<D> {
             opened: Vec::new(),
             probe: suspect || anchors.is_empty(),
             probe_from_boot: 0,
-            must_reach: 0,
+            proven: 0,
+            from_nothing: false,
         };
         if anchors.is_empty() {
             report.lost = Some("no anchor page is left".into());
@@ -145,7 +158,6 @@ impl<D: BlockDevice> Core<D> {
                     later.sort_by_key(|opened| opened.generation);
                     start.opened = later;
                     start.probe_from_boot = newest.boot;
-                    start.must_reach = 0;
                     return Ok(start);
                 }
                 Err(error) => {
@@ -154,7 +166,7 @@ impl<D: BlockDevice> Core<D> {
                         .push((0, format!("the checkpoint of anchor {} is unusable: {error}", anchor.sequence)));
                     report.fell_back = true;
                     broken_checkpoints += 1;
-                    start.must_reach = checkpoint.sequence;
+                    start.proven = start.proven.max(checkpoint.sequence);
                     let broken = anchor.checkpoint.clone();
                     while anchors.last().is_some_and(|older| older.checkpoint == broken) {
                         add_opened(&mut later, &anchors.pop().expect("just seen"));
@@ -165,7 +177,7 @@ impl<D: BlockDevice> Core<D> {
         // Only the first checkpoint ever is broken: it freed no tombstones, and before it there is none to miss.
         let only_the_first = broken_checkpoints == 1 && anchors.iter().all(|older| older.checkpoint.is_none());
         if whole_history && only_the_first {
-            start.probe_from_boot = newest.boot;
+            (start.probe_from_boot, start.from_nothing) = (newest.boot, true);
             anchors.iter().for_each(|older| add_opened(&mut later, older));
             start.anchor.checkpoint = None;
             later.sort_by_key(|opened| opened.generation);
@@ -302,7 +314,7 @@ impl<D: BlockDevice> Core<D> {
         &self,
         extent: u32,
         from_units: u32,
-        floor: u64,
+        range: Sequences,
         found: &mut Vec<(u64, Effect)>,
         report: &mut RecoveryReport,
     ) -> StoreResult<()> {
@@ -314,7 +326,7 @@ impl<D: BlockDevice> Core<D> {
             let offset = self.state.borrow().offset(extent, at);
             match window.record(at, end, &place).await {
                 Scanned::Whole(head, proof, removes, layout) => {
-                    if head.sequence > floor {
+                    if head.sequence > range.floor {
                         note(&head, proof, removes, layout, extent, at, found);
                     }
                     at += (layout.record_bytes / UNIT_BYTES) as u32;
@@ -328,11 +340,16 @@ impl<D: BlockDevice> Core<D> {
                         _ => (0, "nothing readable"),
                     };
                     let from = at + (known_len as u32).max(1);
-                    let Some(next) = window.proof_of_durability(at, from, end).await else { break };
+                    let covered = |head: &RecordHead| head.sequence <= range.proven;
+                    let next = match &damaged {
+                        Scanned::Damaged(Some((head, ..)), _) if covered(head) => Some(from),
+                        _ => window.proof_of_durability(at, from, end).await,
+                    };
+                    let Some(next) = next else { break };
                     report.damage.push((offset, format!("a damaged record before durable ones: {what}")));
                     // The key is known when the head is: reads of it then fail by name instead of finding nothing.
                     if let Scanned::Damaged(Some((head, proof, layout)), _) = damaged
-                        && head.sequence > floor
+                        && head.sequence > range.floor
                     {
                         note(&head, proof, None, layout, extent, at, found);
                     }

@@ -13,6 +13,8 @@ const LIVE_MAX_PERCENT: u64 = 90;
 /// Extents that reclaim empties before its gain is looked at. 24: with at most 90 % live each, small records leave
 /// two whole extents free by then; one may be luck at the start.
 const GAIN_WINDOW: u32 = 24;
+/// Reclaim that rests tries again when this part of an extent has died.
+const DIED_SHARE: u32 = 8;
 /// A checkpoint for the sake of space frees at least so many times its own size, unless space runs out.
 const CHECKPOINT_GAIN: usize = 6;
 
@@ -31,10 +33,14 @@ impl State {
         self.resort(old.extent, before);
     }
 
-    /// Records died other than by being moved: reclaim may gain again.
-    pub(crate) fn space_changed(&mut self) {
-        (self.reclaim_stuck, self.reclaim_futile) = (false, false);
-        (self.moves_emptied, self.moves_opened) = (0, 0);
+    /// A record died other than by being moved. With enough of them reclaim may gain again; a few do not make
+    /// room, and to try after each would be to move everything for every small change of a full device.
+    pub(crate) fn died(&mut self, units: u32) {
+        self.died_units += units;
+        if self.died_units >= self.extent_units() / DIED_SHARE {
+            (self.reclaim_stuck, self.reclaim_futile) = (false, false);
+            (self.moves_emptied, self.moves_opened, self.died_units) = (0, 0, 0);
+        }
     }
 
     /// Reclaim has emptied an extent. Where records are large beside extents it may need as many for what it

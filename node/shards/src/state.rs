@@ -35,6 +35,8 @@ pub(crate) struct State {
     /// Extents that reclaim emptied, and opened for what it moved, since something else last changed.
     pub(crate) moves_emptied: u32,
     pub(crate) moves_opened: u32,
+    /// Units of records that died since reclaim last had reason to try again.
+    pub(crate) died_units: u32,
     /// A checkpoint failed; not tried again for the sake of space before something was written.
     pub(crate) checkpoint_stuck: bool,
     /// The open extent of each stream but `Checkpoint`.
@@ -93,6 +95,7 @@ impl State {
             reclaim_futile: false,
             moves_emptied: 0,
             moves_opened: 0,
+            died_units: 0,
             open: BTreeMap::new(),
             tracks: BTreeMap::new(),
             queues: Stream::ALL.into_iter().map(|stream| (stream, VecDeque::new())).collect(),
@@ -217,7 +220,7 @@ impl State {
                 self.add_live(location.extent, location.record_units);
                 if let Some(old) = self.index.insert(key, location) {
                     self.sub_live(&old);
-                    self.space_changed();
+                    self.died(old.record_units);
                 }
             }
             Effect::Move(key, from, to) => {
@@ -232,7 +235,7 @@ impl State {
                 for key in keys {
                     if let Some(old) = self.index.remove(&key) {
                         self.sub_live(&old);
-                        self.space_changed();
+                        self.died(old.record_units);
                     }
                 }
             }
