@@ -220,7 +220,12 @@ impl Anchor {
                 Ok(OpenedExtent { extent: raw.extent.get(), generation: raw.generation.get(), stream })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { sequence: raw.sequence.get(), boot: raw.boot.get(), checkpoint, opened })
+        let anchor = Self { sequence: raw.sequence.get(), boot: raw.boot.get(), checkpoint, opened };
+        // Everything that is not said is zero, so a page has one form.
+        if anchor.encode(device, salt) != raw.as_bytes() {
+            return Err(invalid("reserved"));
+        }
+        Ok(anchor)
     }
 }
 

@@ -224,11 +224,17 @@ pub fn decode_pack_directory(pack: &[u8]) -> Result<Vec<PackEntry>, FormatError>
     if head.magic != PACK_MAGIC || head.version.get() != 1 {
         return Err(FormatError::Absent("pack directory"));
     }
+    if head.zero != [0; 2] {
+        return Err(invalid("reserved"));
+    }
     let directory = pack.get(PACK_HEAD_BYTES..head.directory_bytes.get() as usize).ok_or(invalid("length"))?;
     let mut entries = Vec::new();
     let mut rest = directory;
     for _ in 0..head.entries.get() {
         let (raw, after) = RawPackEntry::ref_from_prefix(rest).map_err(|_| invalid("entry"))?;
+        if raw.zero != 0 {
+            return Err(invalid("reserved"));
+        }
         let (bucket_bytes, key_bytes) = (raw.bucket_bytes as usize, raw.key_bytes.get() as usize);
         let names = after.get(..bucket_bytes + key_bytes).ok_or(invalid("names"))?;
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| invalid("text"));

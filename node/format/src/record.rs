@@ -242,6 +242,9 @@ impl RecordHead {
         if crc(0, &[covered]) != raw.tables_crc.get() {
             return Err(FormatError::Checksum("record tables"));
         }
+        if bytes[HEADER_BYTES + descriptor_bytes..tables].iter().any(|byte| *byte != 0) {
+            return Err(FormatError::Invalid { what: WHAT, field: "reserved" });
+        }
         let block_crcs = bytes[tables..end].as_chunks::<4>().0.iter().map(|sum| u32::from_le_bytes(*sum)).collect();
         let head = Self {
             kind,

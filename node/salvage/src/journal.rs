@@ -101,7 +101,7 @@ impl JournalCopies {
             findings.copies += copies.by_link.values().map(|(_, devices)| devices.len() as u64).sum::<u64>();
             findings.unreadable += copies.unreadable;
             findings.conflicts += u64::from(copies.by_link.len() > 1);
-            let named = after.filter(|(next, _)| *next == lsn + 1).map(|(_, previous)| previous);
+            let named = after.filter(|(next, _)| Some(*next) == lsn.checked_add(1)).map(|(_, previous)| previous);
             let best = match named {
                 Some(link) if copies.by_link.contains_key(&link) => copies.by_link.get(&link),
                 _ => copies.by_link.values().max_by_key(|(header, devices)| (header.epoch, devices.len())),
@@ -117,7 +117,8 @@ impl JournalCopies {
         if let (Some(first), Some(last)) = (chosen.first(), chosen.last()) {
             (findings.first, findings.last) = (first.lsn.0, last.lsn.0);
             findings.positions = chosen.len() as u64;
-            findings.absent = (last.lsn.0 - first.lsn.0 + 1) - findings.positions;
+            // Positions are distinct, so the difference has room for all but one of them.
+            findings.absent = last.lsn.0 - first.lsn.0 - (findings.positions - 1);
         }
         self.findings.push(findings);
         self.positions.extend(chosen);

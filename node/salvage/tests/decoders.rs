@@ -72,7 +72,7 @@ fn pack() -> Vec<u8> {
 
 /// Numbers near which sums overflow, among others; the last one of all is no position.
 fn number() -> impl Strategy<Value = u64> {
-    prop_oneof![Just(0), 1u64..5, Just(u64::from(u32::MAX)), Just(u64::MAX - 1), 0..u64::MAX]
+    prop_oneof![Just(0), 1u64..5, Just(u64::from(u32::MAX)), Just(u64::MAX), any::<u64>()]
 }
 
 fn patches() -> impl Strategy<Value = Vec<(usize, u8)>> {

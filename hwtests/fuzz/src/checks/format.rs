@@ -1,7 +1,6 @@
 //! The structs of `node/format`. Option 1 makes the checksums right.
 //!
-//! What was decoded must give its bytes back. The readers of anchor pages, record heads and pack directories do
-//! not look at some bytes that writers leave zero: there the bytes must only say the same again.
+//! What was decoded must give its bytes back. The padding before a record's payload is not looked at.
 
 use base::{Lsn, PartitionId};
 use format::{
@@ -40,8 +39,7 @@ pub(crate) fn anchor(data: &[u8]) {
         seal_page(&mut bytes, SALT);
     }
     if let Ok(anchor) = bounded(bytes.len(), 2, 1 << 10, || Anchor::decode(&bytes, DEVICE, SALT)) {
-        let again = Anchor::decode(&anchor.encode(DEVICE, SALT), DEVICE, SALT);
-        assert_eq!(again, Ok(anchor), "an anchor page says the same again");
+        assert_eq!(anchor.encode(DEVICE, SALT), bytes[..4096], "an anchor page has one form");
     }
 }
 
@@ -136,10 +134,9 @@ pub(crate) fn pack(data: &[u8]) {
     }
     // Offsets into the directory are allowed, and have no form on the way back.
     if entries.iter().all(|entry| entry.offset >= directory_bytes) {
-        let decoded = entries.clone();
         entries.iter_mut().for_each(|entry| entry.offset -= directory_bytes);
         let again = [&encode_pack_directory(&entries)[..], &data[directory_bytes as usize..]].concat();
-        assert_eq!(decode_pack_directory(&again), Ok(decoded), "a directory says the same again");
+        assert_eq!(again, data, "a directory has one form");
     }
 }
 
