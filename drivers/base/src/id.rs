@@ -39,7 +39,7 @@ macro_rules! id128 {
             type Err = ParseIdError;
 
             fn from_str(text: &str) -> Result<Self, ParseIdError> {
-                if text.len() != 32 || !text.is_ascii() {
+                if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
                     return Err(ParseIdError);
                 }
                 let mut id = [0; 16];
@@ -95,7 +95,7 @@ mod tests {
     fn an_id_survives_its_text_and_other_text_is_refused() {
         let id = DeviceId([0xab; 16]);
         assert_eq!(id.to_string().parse(), Ok(id));
-        for bad in ["", "ab", "zz".repeat(16).as_str(), "é".repeat(16).as_str()] {
+        for bad in ["", "ab", "zz".repeat(16).as_str(), "+f".repeat(16).as_str(), "é".repeat(16).as_str()] {
             assert_eq!(bad.parse::<DeviceId>(), Err(ParseIdError), "{bad:?}");
         }
     }

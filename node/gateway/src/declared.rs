@@ -140,7 +140,7 @@ fn check_sdk_algorithm(headers: &HeaderMap, given: Option<ChecksumAlgorithm>) ->
 }
 
 fn hex32(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.is_ascii() {
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     let mut out = [0; 32];

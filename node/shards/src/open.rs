@@ -15,6 +15,9 @@ use crate::{Limits, StoreError, StoreResult};
 /// Extents that may be opened before the first checkpoint of a new life has to be there.
 const ROOM_TO_OPEN: usize = 40;
 
+/// Sequence numbers up to here leave room for more than any device can write.
+const SEQUENCE_MAX: u64 = u64::MAX / 2;
+
 /// What a device becomes when it is formatted.
 #[derive(Debug, Clone, Copy)]
 pub struct FormatOptions {
@@ -133,6 +136,14 @@ impl<D: BlockDevice> Store<D> {
         if !read_only {
             if let Some(reason) = &report.lost {
                 return Err(StoreError::Lost { reason: reason.clone() });
+            }
+            let spent = {
+                let state = core.state.borrow();
+                state.boot == u32::MAX || state.sequence.max(state.anchor_sequence) > SEQUENCE_MAX
+            };
+            if spent {
+                let (what, field) = ("device", "its numbers are used up, which honest writing never does");
+                return Err(StoreError::Unusable(FormatError::Invalid { what, field }));
             }
             core.begin_boot().await?;
         }

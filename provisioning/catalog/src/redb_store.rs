@@ -121,8 +121,12 @@ impl Catalog for RedbCatalog {
         let keys = txn.open_table(KEYS).map_err(store)?;
         let row = keys.get(access_key_id).map_err(store)?;
         let key: Option<AccessKey> = row.map(|row| from_row("access key", row.value())).transpose()?;
-        assert!(key.as_ref().is_none_or(|key| key.access_key_id == access_key_id), "a key is stored under its id");
-        Ok(key)
+        match key {
+            Some(key) if key.access_key_id != access_key_id => {
+                Err(CatalogError::Corrupt { what: "access key", reason: "it is stored under another id".to_owned() })
+            }
+            key => Ok(key),
+        }
     }
 
     fn keys(&self) -> CatalogResult<Vec<KeyInfo>> {
@@ -222,5 +226,18 @@ mod tests {
             assert!(matches!(refusal, CatalogError::Corrupt { what: "access key", .. }), "{refusal}");
             assert!(!refusal.to_string().contains("hidden"), "{refusal}");
         }
+    }
+
+    #[test]
+    fn a_row_under_another_id_is_corrupt() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = RedbCatalog::open_or_create(&dir.path().join("catalog.redb")).unwrap();
+        let (access_key_id, secret) = ("HFOTHER".to_owned(), crate::Secret::new("hidden".to_owned()));
+        let key = AccessKey { access_key_id, secret, name: String::new(), created_ms: 0 };
+        let txn = catalog.db.begin_write().unwrap();
+        txn.open_table(KEYS).unwrap().insert("HFX", serde_json::to_vec(&key).unwrap().as_slice()).unwrap();
+        txn.commit().unwrap();
+        let refusal = catalog.key("HFX").unwrap_err();
+        assert!(matches!(refusal, CatalogError::Corrupt { what: "access key", .. }), "{refusal}");
     }
 }
