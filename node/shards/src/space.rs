@@ -5,7 +5,6 @@
 use format::{CheckpointExtent, CheckpointRun, CheckpointShard, ExtentState, Stream};
 
 use crate::extent::{Extent, Location};
-use crate::mutant::{self, Mutant};
 use crate::state::State;
 
 /// Extents with more than this share of live units, in percent, are not worth moving.
@@ -107,8 +106,7 @@ impl State {
     /// time, the one being written among them; afterwards the oldest goes.
     pub(crate) fn reserve_for_tombstones(&self) -> usize {
         let one_checkpoint = self.dump_bytes().div_ceil(self.label.geometry.extent_bytes as usize);
-        let missing = (3 * one_checkpoint).saturating_sub(self.checkpoint_extents as usize).max(one_checkpoint);
-        missing + if mutant::on(Mutant::FullRefusesDeletes) { 8.max(self.extents.len() / 48) } else { 0 }
+        (3 * one_checkpoint).saturating_sub(self.checkpoint_extents as usize).max(one_checkpoint)
     }
 
     /// Dead extents that make a checkpoint worth its bytes.

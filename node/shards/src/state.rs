@@ -157,7 +157,11 @@ impl State {
 
     /// Takes a free extent for `stream`, for a tombstone if so; `None` when the reserve forbids it or there is none.
     pub(crate) fn take_extent(&mut self, stream: Stream, tombstone: bool) -> Option<u32> {
-        let reserve = if tombstone { self.reserve_for_tombstones() } else { self.reserve_extents(stream) };
+        let reserve = match stream {
+            Stream::Meta if tombstone && mutant::on(Mutant::FullRefusesDeletes) => self.reserve_extents(Stream::Data),
+            Stream::Meta if tombstone => self.reserve_for_tombstones(),
+            stream => self.reserve_extents(stream),
+        };
         if self.free.len() <= reserve {
             return None;
         }
