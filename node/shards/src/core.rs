@@ -63,6 +63,11 @@ impl<D: BlockDevice> Core<D> {
         self.touch();
     }
 
+    /// Keeps a future for a later turn of the serving loop.
+    pub(crate) fn hold(&self, task: LocalBoxFuture<'static, ()>) {
+        self.spawned.borrow_mut().push(task);
+    }
+
     pub(crate) fn take_spawned(&self) -> Vec<LocalBoxFuture<'static, ()>> {
         std::mem::take(&mut self.spawned.borrow_mut())
     }

@@ -49,7 +49,7 @@ fn advance<D: BlockDevice>(core: &Rc<Core<D>>, tasks: &mut Tasks, cx: &mut Conte
     let tasks_max = core.state.borrow().limits.tasks_max;
     for task in core.take_spawned() {
         if mutant::on(Mutant::BackgroundNeedsSlot) && tasks.len() >= tasks_max {
-            core.spawn(task);
+            core.hold(task);
             continue;
         }
         tasks.push(task);
