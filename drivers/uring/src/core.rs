@@ -19,6 +19,10 @@ use crate::zones;
 /// Times one operation is tried again when the kernel asks for it, before that counts as its failure.
 const RETRIES_MAX: u32 = 1000;
 
+/// Operations that are handed to the kernel at once, before the executor's turn has ended: the device works while
+/// the rest of a long turn is computed.
+const SUBMIT_BATCH: usize = 4;
+
 /// What carries the operations out.
 #[allow(clippy::large_enum_variant, reason = "there is one per device, and the ring is the case that matters")]
 pub(crate) enum Backend {
@@ -89,6 +93,10 @@ impl Core {
             Backend::Ring(ring) if self.in_kernel < self.depth => {
                 self.in_kernel += 1;
                 ring.push_slot(index, self.slab.get(index));
+                if ring.queued() >= SUBMIT_BATCH {
+                    // A failure shows again where the executor submits.
+                    let _ = ring.submit();
+                }
             }
             _ => self.waiting.push_back(index),
         }

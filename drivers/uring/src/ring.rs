@@ -82,6 +82,11 @@ impl Ring {
         if idle { Ok(()) } else { tolerate(self.ring.submit()) }
     }
 
+    /// Entries that the kernel has not been told of.
+    pub(crate) fn queued(&mut self) -> usize {
+        self.ring.submission().len()
+    }
+
     /// As [`Self::submit`], and waits for a completion.
     pub(crate) fn submit_and_wait(&mut self) -> io::Result<()> {
         tolerate(self.ring.submit_and_wait(1))
