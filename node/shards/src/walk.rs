@@ -5,7 +5,9 @@
 //! the missing ones up in the index, so that nothing is overlooked. Large dead records are passed over.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use disk::{BlockDevice, IO_ALIGN};
@@ -21,6 +23,8 @@ use crate::{StoreError, StoreResult};
 const IO_UNITS: u32 = (IO_ALIGN / UNIT_BYTES) as u32;
 /// Units of one read: 1 MiB.
 const CHUNK_UNITS: u32 = ((1 << 20) / UNIT_BYTES) as u32;
+/// Units gone over in one turn: 128 KiB, a few dozen microseconds of checksums.
+const TURN_UNITS: u32 = ((128 << 10) / UNIT_BYTES) as u32;
 /// Largest head.
 const HEAD_MAX_BYTES: usize = 16 << 10;
 
@@ -48,6 +52,8 @@ pub(crate) struct Walk<D> {
     chunks: VecDeque<(u32, Chunk)>,
     under_way: FuturesOrdered<LocalBoxFuture<'static, (u32, Chunk)>>,
     next_read: u32,
+    /// Units gone over since others were last let in.
+    spent_units: u32,
 }
 
 impl<D: BlockDevice> Walk<D> {
@@ -65,6 +71,7 @@ impl<D: BlockDevice> Walk<D> {
             chunks: VecDeque::new(),
             under_way: FuturesOrdered::new(),
             next_read: from_units - from_units % IO_UNITS,
+            spent_units: 0,
         }
     }
 
@@ -104,6 +111,7 @@ impl<D: BlockDevice> Walk<D> {
                 return None;
             }
             self.at += record_units;
+            self.let_others_in(record_units).await;
             let Some(key) = head.key else { continue };
             let payload_bytes = head.payload_bytes;
             let location = Location { extent: self.extent, offset_units: at, record_units, payload_bytes, proof };
@@ -119,6 +127,23 @@ impl<D: BlockDevice> Walk<D> {
             return Some(Met { key, location, head, payload });
         }
         None
+    }
+
+    /// The thread is shared with every request of the device: after each turn's worth of checksums they come first.
+    async fn let_others_in(&mut self, units: u32) {
+        self.spent_units += units;
+        if self.spent_units >= TURN_UNITS {
+            self.spent_units = 0;
+            let mut waited = false;
+            poll_fn(|cx| {
+                if std::mem::replace(&mut waited, true) {
+                    return Poll::Ready(());
+                }
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
+        }
     }
 
     /// Up to `len` bytes from `at` on; fewer at the end of what was written.
