@@ -55,6 +55,9 @@ pub enum StoreError {
         /// What is gone.
         reason: String,
     },
+    /// Zones must be written from their start on, which the store does not do yet.
+    #[error("a zoned device cannot hold a store yet")]
+    Zoned,
     /// The device is too small for even the smallest layout.
     #[error("a device of {size_bytes} bytes is too small; {min_bytes} are needed")]
     TooSmall {

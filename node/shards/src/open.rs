@@ -70,9 +70,12 @@ impl<D: BlockDevice> Store<D> {
     /// whose formatting was cut short is not a store.
     ///
     /// # Errors
-    /// [`StoreError::TooSmall`], or the device's error.
+    /// [`StoreError::TooSmall`], [`StoreError::Zoned`], or the device's error.
     pub async fn format(device: &D, options: &FormatOptions) -> StoreResult<Label> {
         let facts = device.facts();
+        if facts.zoned || facts.zones.is_some() {
+            return Err(StoreError::Zoned);
+        }
         let geometry = match options.extent_bytes {
             Some(extent_bytes) => Geometry::new(facts.size_bytes, extent_bytes),
             None => Geometry::for_device(facts.size_bytes, facts.rotational),
