@@ -62,7 +62,7 @@ impl State {
             }
             let front = self.queues[&stream].front()?;
             if self.is_void(front) {
-                self.refuse_front(stream, Ok(()));
+                self.answer_front(stream, Ok(()));
                 continue;
             }
             let (small, record_bytes) = (front.is_small(), front.layout().record_bytes);
@@ -71,7 +71,7 @@ impl State {
                 if self.space_may_come(stream) {
                     return None;
                 }
-                self.refuse_front(stream, Err(StoreError::Full));
+                self.answer_front(stream, Err(StoreError::Full));
                 continue;
             };
             let track = &self.tracks[&extent];
@@ -85,7 +85,7 @@ impl State {
         }
     }
 
-    fn refuse_front(&mut self, stream: Stream, answer: StoreResult<()>) {
+    fn answer_front(&mut self, stream: Stream, answer: StoreResult<()>) {
         if let Some(item) = self.queues.get_mut(&stream).and_then(VecDeque::pop_front) {
             let _ = item.reply.send(answer);
         }

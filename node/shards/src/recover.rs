@@ -118,6 +118,8 @@ impl<D: BlockDevice> Core<D> {
         if start.from_nothing && state.sequence < start.proven {
             report.lost = Some("the only checkpoint and records that it covered are gone".into());
         }
+        // Numbers of records that are gone are not given out again.
+        state.sequence = state.sequence.max(start.proven);
         Ok(report)
     }
 
