@@ -66,7 +66,8 @@ pub fn plan_in(seed: u64, weather: Weather) -> Plan {
 pub fn short_life(seed: u64) -> Plan {
     let rng = SeededEntropy::new(seed ^ 0x5407);
     let mut draw = Draw::new(&rng, Weather::Calm);
-    let count = 8 + rng.below(24);
+    // Filling a device takes a hundred operations of the device each; a life is run once for every one of them.
+    let count = if draw.filling { 3 + rng.below(6) } else { 8 + rng.below(24) };
     let mut ops = Vec::new();
     while (ops.len() as u64) < count {
         let step = draw.step();
