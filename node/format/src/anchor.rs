@@ -10,8 +10,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::{FormatError, Geometry, crc};
 
 const MAGIC: [u8; 4] = *b"HFan";
-/// 1: the first.
-const VERSION: u16 = 1;
+/// 1: the first. Never released, no longer read.
+/// 2: says when the list of opened extents is not whole.
+const VERSION: u16 = 2;
 const WHAT: &str = "anchor page";
 const CRC_AT: usize = Geometry::ANCHOR_BYTES - 4;
 
@@ -80,7 +81,7 @@ struct RawAnchor {
     device: [u8; 16],                       // 8
     sequence: U64,                          // 24
     boot: U32,                              // 32
-    has_checkpoint: u8,                     // 36
+    has_checkpoint: u8,                     // 36, 2 for none and a list of opened extents that is not whole
     zero: [u8; 3],                          // 37
     checkpoint_sequence: U64,               // 40
     checkpoint_bytes: U64,                  // 48
@@ -139,13 +140,15 @@ pub struct Anchor {
     pub checkpoint: Option<CheckpointRef>,
     /// Extents opened since then, oldest first.
     pub opened: Vec<OpenedExtent>,
+    /// More were opened than a page can name, and there is no checkpoint: recovery must look into every extent.
+    pub partial: bool,
 }
 
 impl Anchor {
     /// The page's 4,096 bytes.
     ///
     /// # Panics
-    /// When there are more parts or opened extents than a page holds.
+    /// When there are more parts or opened extents than a page holds, or a page with a checkpoint is partial.
     #[must_use]
     pub fn encode(&self, device: DeviceId, salt: u32) -> Vec<u8> {
         let parts = self.checkpoint.as_ref().map_or(&[][..], |c| &c.parts);
@@ -159,10 +162,14 @@ impl Anchor {
         raw.sequence = self.sequence.into();
         raw.boot = self.boot.into();
         if let Some(checkpoint) = &self.checkpoint {
+            assert!(!self.partial, "a checkpoint stands for whatever is not named");
             raw.has_checkpoint = 1;
             raw.checkpoint_sequence = checkpoint.sequence.into();
             raw.checkpoint_bytes = checkpoint.bytes.into();
             raw.checkpoint_crc = checkpoint.crc.into();
+        }
+        if self.partial {
+            raw.has_checkpoint = 2;
         }
         for (slot, part) in raw.parts.iter_mut().zip(parts) {
             *slot = RawPart { generation: part.generation.into(), extent: part.extent.into(), zero: [0; 4] };
@@ -191,8 +198,10 @@ impl Anchor {
         if crc(salt, &[&raw.as_bytes()[..CRC_AT]]) != raw.crc.get() {
             return Err(FormatError::Checksum(WHAT));
         }
-        if raw.version.get() > VERSION || raw.version.get() == 0 {
-            return Err(FormatError::Newer { what: WHAT, found: raw.version.get(), known: VERSION });
+        match raw.version.get() {
+            VERSION => {}
+            found if found > VERSION => return Err(FormatError::Newer { what: WHAT, found, known: VERSION }),
+            _ => return Err(FormatError::Invalid { what: WHAT, field: "a version that is no longer read" }),
         }
         if raw.device != device.0 {
             return Err(FormatError::Absent(WHAT));
@@ -201,7 +210,7 @@ impl Anchor {
         let parts = raw.parts.get(..raw.parts_len as usize).ok_or(invalid("parts"))?;
         let opened = raw.opened.get(..raw.opened_len as usize).ok_or(invalid("opened"))?;
         let checkpoint = match raw.has_checkpoint {
-            0 if parts.is_empty() => None,
+            0 | 2 if parts.is_empty() => None,
             1 => Some(CheckpointRef {
                 sequence: raw.checkpoint_sequence.get(),
                 bytes: raw.checkpoint_bytes.get(),
@@ -220,7 +229,8 @@ impl Anchor {
                 Ok(OpenedExtent { extent: raw.extent.get(), generation: raw.generation.get(), stream })
             })
             .collect::<Result<_, _>>()?;
-        let anchor = Self { sequence: raw.sequence.get(), boot: raw.boot.get(), checkpoint, opened };
+        let partial = raw.has_checkpoint == 2;
+        let anchor = Self { sequence: raw.sequence.get(), boot: raw.boot.get(), checkpoint, opened, partial };
         // Everything that is not said is zero, so a page has one form.
         if anchor.encode(device, salt) != raw.as_bytes() {
             return Err(invalid("reserved"));
@@ -244,6 +254,7 @@ mod tests {
                 parts: vec![CheckpointPart { extent: 4, generation: 11 }],
             }),
             opened: vec![OpenedExtent { extent: 5, generation: 12, stream: Stream::Journal }],
+            partial: false,
         }
     }
 
@@ -252,13 +263,21 @@ mod tests {
         let device = DeviceId([3; 16]);
         let good = anchor().encode(device, 9);
         assert_eq!(good.len(), Geometry::ANCHOR_BYTES);
-        assert_eq!(&good[..8], b"HFan\x01\x00\x01\x01");
+        assert_eq!(&good[..8], b"HFan\x02\x00\x01\x01");
         assert_eq!(Anchor::decode(&good, device, 9), Ok(anchor()));
         for bit in (0..good.len() * 8).step_by(13) {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(Anchor::decode(&bad, device, 9).is_err(), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn a_page_that_names_not_everything_says_so() {
+        let page = Anchor { checkpoint: None, partial: true, ..anchor() };
+        let bytes = page.encode(DeviceId([3; 16]), 9);
+        assert_eq!(bytes[36], 2);
+        assert_eq!(Anchor::decode(&bytes, DeviceId([3; 16]), 9), Ok(page));
     }
 
     #[test]

@@ -175,7 +175,7 @@ fn sample(kind: Kind, size: usize) -> Vec<u8> {
             let opened = |extent| OpenedExtent { extent, generation: 1 << 32 | 5, stream: Stream::Journal };
             let opened = (0..size as u32 % 180).map(opened).collect();
             let checkpoint = Some(CheckpointRef { sequence: 9, bytes: 500, crc: 7, parts });
-            Decoded::Anchor(Anchor { sequence: 77, boot: 3, checkpoint, opened })
+            Decoded::Anchor(Anchor { sequence: 77, boot: 3, checkpoint, opened, partial: false })
         }
         Kind::Record => {
             let payload = vec![3; size * 200];

@@ -200,7 +200,7 @@ impl<D: BlockDevice> Core<D> {
         }
         {
             let mut state = self.state.borrow_mut();
-            state.checkpoint = Some(written);
+            (state.checkpoint, state.opened_partial) = (Some(written), false);
             state.opened = state.opened_next.take().expect("set by the snapshot, taken once");
         }
         if mutant::on(Mutant::ReleaseBeforeAnchor) {

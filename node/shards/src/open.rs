@@ -12,9 +12,6 @@ use crate::recover::RecoveryReport;
 use crate::state::State;
 use crate::{Limits, StoreError, StoreResult};
 
-/// Extents that may be opened before the first checkpoint of a new life has to be there.
-const ROOM_TO_OPEN: usize = 40;
-
 /// Sequence numbers up to here leave room for more than any device can write.
 const SEQUENCE_MAX: u64 = u64::MAX / 2;
 
@@ -102,7 +99,7 @@ impl<D: BlockDevice> Store<D> {
         for ring in Geometry::ANCHOR_RINGS {
             device.write(ring, vec![rings.clone()]).await?;
         }
-        let anchor = Anchor { sequence: 1, boot: 0, checkpoint: None, opened: Vec::new() };
+        let anchor = Anchor { sequence: 1, boot: 0, checkpoint: None, opened: Vec::new(), partial: false };
         let page = AlignedBuf::from_bytes(&anchor.encode(label.device, label.salt)).freeze();
         for offset in Geometry::anchor_offsets(anchor.sequence) {
             device.write(offset, vec![page.clone()]).await?;
@@ -175,10 +172,11 @@ impl<D: BlockDevice> Core<D> {
             state.generations = 0;
             // What was scanned is scanned again until a checkpoint covers it.
             state.checkpoint_wanted = !state.opened.is_empty();
-            if state.opened.len() > ANCHOR_MAX_OPENED - ROOM_TO_OPEN {
-                // More than a page can name: a page without a checkpoint makes recovery probe every extent.
+            if state.opened.len() > ANCHOR_MAX_OPENED {
+                // More than a page can name, after every extent was looked into.
                 state.checkpoint = None;
                 state.opened.clear();
+                state.opened_partial = true;
             }
             let anchor = state.anchor();
             (anchor.sequence, AlignedBuf::from_bytes(&anchor.encode(state.label.device, state.label.salt)))

@@ -131,6 +131,7 @@ impl<D: BlockDevice> Core<D> {
                 boot: 0,
                 checkpoint: None,
                 opened: Vec::new(),
+                partial: false,
             }),
             opened: Vec::new(),
             probe: suspect || anchors.is_empty(),
@@ -189,8 +190,11 @@ impl<D: BlockDevice> Core<D> {
         if newest.checkpoint.is_some() {
             report.lost = Some("no checkpoint can be read any more".into());
         }
-        // No checkpoint to start from: a page may name fewer extents than are in use.
-        start.probe |= newest.checkpoint.is_some() || newest.boot > 0;
+        // Without any checkpoint the newest page names every extent in use, unless it says that it cannot.
+        start.probe |= newest.checkpoint.is_some() || newest.partial;
+        if newest.checkpoint.is_none() && !newest.partial {
+            start.probe_from_boot = newest.boot;
+        }
         start.anchor.checkpoint = None;
         later.sort_by_key(|opened| opened.generation);
         start.opened = later;

@@ -54,6 +54,8 @@ pub(crate) struct State {
     pub(crate) anchor_busy: bool,
     pub(crate) checkpoint: Option<CheckpointRef>,
     pub(crate) opened: Vec<OpenedExtent>,
+    /// `opened` names not all, and there is no checkpoint yet.
+    pub(crate) opened_partial: bool,
     /// While a checkpoint is being written: extents opened since its snapshot.
     pub(crate) opened_next: Option<Vec<OpenedExtent>>,
     pub(crate) checkpoint_busy: bool,
@@ -108,6 +110,7 @@ impl State {
             anchor_busy: false,
             checkpoint: None,
             opened: Vec::new(),
+            opened_partial: false,
             opened_next: None,
             checkpoint_busy: false,
             checkpoint_wanted: false,
@@ -184,7 +187,8 @@ impl State {
     /// Opens an extent for records; the anchor that names it is due.
     pub(crate) fn open_extent(&mut self, stream: Stream, tombstone: bool) -> Option<u32> {
         if self.opened.len().max(self.opened_next.as_ref().map_or(0, Vec::len)) >= ANCHOR_MAX_OPENED {
-            self.checkpoint_wanted = true;
+            // Had a checkpoint just failed, another would fail too; the caller is told that the device is full.
+            self.checkpoint_wanted |= !self.checkpoint_stuck;
             return None;
         }
         let extent = self.take_extent(stream, tombstone)?;
@@ -277,6 +281,7 @@ impl State {
             boot: self.boot,
             checkpoint: self.checkpoint.clone(),
             opened: self.opened.clone(),
+            partial: self.opened_partial,
         }
     }
 

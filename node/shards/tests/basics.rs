@@ -341,7 +341,7 @@ fn a_device_whose_extents_were_overwritten_is_not_taken_for_an_empty_one() {
 fn a_device_whose_numbers_are_used_up_is_refused_by_name() {
     for (boot, sequence) in [(u32::MAX, 7), (1, u64::MAX)] {
         let disk = fresh(64);
-        let anchor = format::Anchor { sequence, boot, checkpoint: None, opened: Vec::new() };
+        let anchor = format::Anchor { sequence, boot, checkpoint: None, opened: Vec::new(), partial: false };
         let page = anchor.encode(DeviceId([2; 16]), 77);
         format::Geometry::anchor_offsets(sequence).iter().for_each(|offset| disk.raw_write(*offset, &page));
         let error = run(&disk, |_, _| async {}).expect_err("no number is left");

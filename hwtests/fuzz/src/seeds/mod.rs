@@ -38,8 +38,8 @@ fn pages(add: &mut impl FnMut(&'static str, &str, Vec<u8>)) {
     let parts = vec![CheckpointPart { extent: 3, generation: 1 << 32 }];
     let checkpoint = CheckpointRef { sequence: 9, bytes: 500, crc: 7, parts };
     let opened = |extent| OpenedExtent { extent, generation: 1 << 32 | 5, stream: Stream::Journal };
-    let first = Anchor { sequence: 1, boot: 0, checkpoint: None, opened: vec![] };
-    let later = Anchor { sequence: 77, boot: 3, checkpoint: Some(checkpoint), opened: vec![opened(4), opened(5)] };
+    let first = Anchor { sequence: 1, boot: 0, checkpoint: None, opened: vec![], partial: false };
+    let later = Anchor { sequence: 77, boot: 3, checkpoint: Some(checkpoint), opened: vec![opened(4), opened(5)], partial: false };
     for (name, anchor) in [("first", first), ("later", later)] {
         add("anchor", name, with(0, anchor.encode(DEVICE, SALT)));
         add("anchor", &format!("{name}-sealed"), with(1, anchor.encode(DEVICE, SALT)));
