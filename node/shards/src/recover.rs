@@ -71,8 +71,6 @@ struct Start {
     probe_from_boot: u32,
     /// Records up to this sequence number were durable: a checkpoint that can no longer be read covered them.
     proven: u64,
-    /// Rolling forward alone must come that far.
-    from_nothing: bool,
 }
 
 impl<D: BlockDevice> Core<D> {
@@ -115,8 +113,8 @@ impl<D: BlockDevice> Core<D> {
             }
         }
         state.recount();
-        if start.from_nothing && state.sequence < start.proven {
-            report.lost = Some("the only checkpoint and records that it covered are gone".into());
+        if state.sequence < start.proven {
+            report.damage.push((0, "records that a damaged checkpoint covered are gone".into()));
         }
         // Numbers of records that are gone are not given out again.
         state.sequence = state.sequence.max(start.proven);
@@ -137,7 +135,6 @@ impl<D: BlockDevice> Core<D> {
             probe: suspect || anchors.is_empty(),
             probe_from_boot: 0,
             proven: 0,
-            from_nothing: false,
         };
         if anchors.is_empty() {
             report.lost = Some("no anchor page is left".into());
@@ -180,7 +177,7 @@ impl<D: BlockDevice> Core<D> {
         // Only the first checkpoint ever is broken: it freed no tombstones, and before it there is none to miss.
         let only_the_first = broken_checkpoints == 1 && anchors.iter().all(|older| older.checkpoint.is_none());
         if whole_history && only_the_first {
-            (start.probe_from_boot, start.from_nothing) = (newest.boot, true);
+            start.probe_from_boot = newest.boot;
             anchors.iter().for_each(|older| add_opened(&mut later, older));
             start.anchor.checkpoint = None;
             later.sort_by_key(|opened| opened.generation);
