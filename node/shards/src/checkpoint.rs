@@ -2,10 +2,10 @@
 //!
 //! Order: pause placing until everything placed is durable; take the snapshot (shared with the index, not
 //! copied); go on placing; write the dump into extents of its own and flush; then name it in an anchor page
-//! and flush. Only after that are extents freed: those that held nothing live at the snapshot. Extents of
-//! the stream that holds tombstones are quarantined for one checkpoint more: should this one be damaged, the
-//! one before it is rolled forward, and without them deleted records would be back. The checkpoint before it
-//! stays as well; older ones go.
+//! and flush. Only after that are extents freed that a checkpoint must free (space.rs tells which need none):
+//! those that held nothing live at the snapshot. Extents of the stream that holds tombstones are quarantined
+//! for one checkpoint more: should this one be damaged, the one before it is rolled forward, and without them
+//! deleted records would be back. The checkpoint before it stays as well; older ones go.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -23,8 +23,11 @@ use crate::mutant::{self, Mutant};
 use crate::state::State;
 use crate::{StoreError, StoreResult};
 
-/// Payload bytes of one checkpoint record; half an extent where that is less.
+/// Most payload bytes of one checkpoint record.
 pub(crate) const CHUNK_MAX_BYTES: usize = 1 << 20;
+/// Payload bytes of those that are written: what one turn of the serving loop may take; half an extent where that
+/// is less.
+const CHUNK_BYTES: usize = 256 << 10;
 
 struct Snapshot {
     head: CheckpointHead,
@@ -102,7 +105,8 @@ impl State {
             extent.state = ExtentState::Quarantined;
             self.quarantined += 1;
         }
-        (self.reclaim_stuck, self.checkpoint_stuck) = (false, false);
+        (self.reclaim_stuck, self.checkpoint_stuck, self.anchor_turning) = (false, false, false);
+        self.free_dead();
     }
 }
 
@@ -200,7 +204,8 @@ impl<D: BlockDevice> Core<D> {
         }
         {
             let mut state = self.state.borrow_mut();
-            (state.checkpoint, state.opened_partial) = (Some(written), false);
+            (state.checkpoint, state.opened_partial, state.anchor_turning) = (Some(written), false, true);
+            state.pages_since_checkpoint = 0;
             state.opened = state.opened_next.take().expect("set by the snapshot, taken once");
         }
         if mutant::on(Mutant::ReleaseBeforeAnchor) {
@@ -237,7 +242,7 @@ impl<D: BlockDevice> Core<D> {
     async fn write_dump(&self, snapshot: &Snapshot) -> StoreResult<CheckpointRef> {
         let mut dump = Dump::new(snapshot);
         let mut parts: Vec<CheckpointPart> = Vec::new();
-        let chunk_bytes = CHUNK_MAX_BYTES.min(self.state.borrow().label.geometry.extent_bytes as usize / 2);
+        let chunk_bytes = CHUNK_BYTES.min(self.state.borrow().label.geometry.extent_bytes as usize / 2);
         let mut chunk = dump.next(chunk_bytes);
         while !chunk.is_empty() {
             if parts.len() == ANCHOR_MAX_PARTS {

@@ -102,8 +102,8 @@ impl<D: BlockDevice> Core<D> {
         if state.is_quiet() {
             state.quiet_waiters.drain(..).for_each(|waiter| _ = waiter.send(()));
         }
-        let due = state.bytes_since_checkpoint >= state.limits.checkpoint_interval_bytes
-            || state.checkpoint_wanted
+        let due = state.checkpoint_wanted
+            || state.checkpoint_is_due()
             || (!state.checkpoint_stuck && state.checkpoint_makes_space());
         if due && !state.checkpoint_busy {
             state.checkpoint_busy = true;

@@ -39,11 +39,12 @@ pub enum Mutant {
     RollForwardUnordered,
     FullRefusesDeletes,
     KeyLockLeaked,
+    FreedWhileNamed,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::ReclaimOffByOne,
         Self::CacheNotDrained,
         Self::ShutdownForgetsAfterReset,
@@ -74,6 +75,7 @@ impl Mutant {
         Self::RollForwardUnordered,
         Self::FullRefusesDeletes,
         Self::KeyLockLeaked,
+        Self::FreedWhileNamed,
     ];
 
     /// The number of the issue in ShardStore's table that this one transposes; none for our own.
@@ -135,6 +137,7 @@ impl Mutant {
             Self::RollForwardUnordered => "records are rolled forward by extent instead of by sequence",
             Self::FullRefusesDeletes => "deletes have no reserve of their own on a full device",
             Self::KeyLockLeaked => "a failed put keeps its key",
+            Self::FreedWhileNamed => "an extent is used again while an anchor page still asks for a scan of it",
         }
     }
 }

@@ -186,6 +186,8 @@ impl<D: BlockDevice> Core<D> {
             self.device.write(offset, vec![page.clone()]).await?;
         }
         self.device.flush().await?;
+        // Whatever recovery read is on the medium now.
+        self.state.borrow_mut().free_dead();
         Ok(())
     }
 }

@@ -1,8 +1,8 @@
 //! Reclaim: live records of a mostly dead extent move on, so that it can be freed.
 //!
 //! Crash-safe at every step: a moved record is durable in its new place before the index turns to it;
-//! the old extent is freed only by a checkpoint that no longer names it. A record that cannot be read
-//! stays where it is, and so does its extent.
+//! the old extent is free when the last of its records has moved, or by the next checkpoint (space.rs). A
+//! record that cannot be read stays where it is, and so does its extent.
 
 use std::rc::Rc;
 
@@ -54,17 +54,21 @@ impl<D: BlockDevice> Core<D> {
         };
         let mut told = Ok(chosen.is_some());
         if let Some(extent) = chosen {
+            let generation = self.state.borrow().extents[extent as usize].generation;
             let done = self.evacuate(extent).await;
             told = done.clone().map(|()| true);
             let mut state = self.state.borrow_mut();
             match done {
                 Ok(()) => {
                     state.stats.extents_reclaimed += 1;
-                    state.extents[extent as usize].left_units = state.extents[extent as usize].live_units;
+                    if state.extents[extent as usize].generation == generation {
+                        state.extents[extent as usize].left_units = state.extents[extent as usize].live_units;
+                    }
                     state.note_emptied();
                 }
                 Err(error) => {
-                    state.extents[extent as usize].unreadable |= error.is_lost_record();
+                    let is_lost = error.is_lost_record() && state.extents[extent as usize].generation == generation;
+                    state.extents[extent as usize].unreadable |= is_lost;
                     state.reclaim_stuck |= !error.is_lost_record();
                     tracing::warn!(device = %state.label.device, extent, %error, "an extent could not be emptied");
                 }
@@ -113,7 +117,8 @@ impl<D: BlockDevice> Core<D> {
         // What the walk did not meet, because of damage; not what is just being replaced.
         let left: Vec<(ShardKey, Location)> = {
             let state = self.state.borrow();
-            let unmet = state.extents[extent as usize].live_units > moves.left_units && !moves.stop;
+            let live = state.extents[extent as usize].live_units;
+            let unmet = walk.is_current() && live > moves.left_units && !moves.stop;
             if unmet { state.index.after(None).filter(|(_, l)| l.extent == extent).collect() } else { Vec::new() }
         };
         for (key, location) in left {

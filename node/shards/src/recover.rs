@@ -88,7 +88,9 @@ impl<D: BlockDevice> Core<D> {
         let mut to_scan = self.adopt_opened(&start.opened);
         if start.probe {
             report.probed = true;
-            to_scan.extend(self.probe(&to_scan, start.probe_from_boot).await?);
+            let found = self.probe(start.probe_from_boot).await?;
+            to_scan.retain(|(extent, _)| found.iter().all(|(again, _)| again != extent));
+            to_scan.extend(found);
         }
         let named = self.named(&to_scan);
         self.state.borrow_mut().opened = named;
@@ -284,11 +286,11 @@ impl<D: BlockDevice> Core<D> {
         scanned.iter().map(name).collect()
     }
 
-    /// Looks at the start of every extent that is not to be scanned anyway.
-    async fn probe(&self, known: &[(u32, u32)], from_boot: u32) -> StoreResult<Vec<(u32, u32)>> {
+    /// Looks at the start of every extent for one that was opened later than what is known of it.
+    async fn probe(&self, from_boot: u32) -> StoreResult<Vec<(u32, u32)>> {
         let extents = self.state.borrow().label.geometry.extents;
         let mut found = Vec::new();
-        for extent in (0..extents).filter(|extent| known.iter().all(|(number, _)| number != extent)) {
+        for extent in 0..extents {
             let offset = self.state.borrow().offset(extent, 0);
             let Ok((buf, _)) = self.read_span(offset, UNIT_BYTES).await else { continue };
             let mut state = self.state.borrow_mut();

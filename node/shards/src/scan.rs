@@ -59,6 +59,10 @@ impl<D: BlockDevice> Core<D> {
                 return false;
             }
         }
+        if !walk.is_current() {
+            // Emptied meanwhile, and used again: what is in it now is new.
+            return true;
+        }
         if walk.was_cut_short() {
             self.verify_rest(at.extent, walk.at(), report).await;
         } else if at.met_units < self.state.borrow().extents[at.extent as usize].live_units {

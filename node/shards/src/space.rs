@@ -1,10 +1,20 @@
 //! Space: which extents are live, dead or free, what stays in reserve, and when to make more.
 //!
 //! Invariant: `sealed` holds every sealed extent of records with its live units, and no other extent.
+//!
+//! An extent whose last live record dies is free at once, without a checkpoint, when
+//! - it holds no tombstones: what replaced or removed its records lies elsewhere and is durable; whatever checkpoint
+//!   recovery starts from, rolling forward meets that, so the extent's old bytes are not needed; and
+//! - no anchor page on the medium asks recovery to scan it: a scan that met newer bytes there would take them for
+//!   damage.
+//!
+//! The others wait for the next checkpoint. Where a checkpoint still points to such an extent and what replaced the
+//! record is damaged, a read fails by name: it never gives the record from before.
 
-use format::{CheckpointExtent, CheckpointRun, CheckpointShard, ExtentState, Stream};
+use format::{CheckpointExtent, CheckpointRun, CheckpointShard, ExtentState, Geometry, OpenedExtent, Stream};
 
 use crate::extent::{Extent, Location};
+use crate::mutant::{self, Mutant};
 use crate::state::State;
 
 /// Extents with more than this share of live units, in percent, are not worth moving.
@@ -14,8 +24,16 @@ const LIVE_MAX_PERCENT: u64 = 90;
 const GAIN_WINDOW: u32 = 24;
 /// Reclaim that rests tries again when this part of an extent has died.
 const DIED_SHARE: u32 = 8;
-/// A checkpoint for the sake of space frees at least so many times its own size, unless space runs out.
+/// A checkpoint for the sake of space frees at least so many times its own size, unless space runs out; any
+/// other is written after so many times its own size has been.
 const CHECKPOINT_GAIN: usize = 6;
+/// Anchor pages after which a checkpoint is due: the ring must keep a page that names the checkpoint before it.
+const PAGES_MAX: u64 = Geometry::ANCHOR_SLOTS * 3 / 4;
+/// Free extents beyond the reserve that reclaim keeps ready.
+const READY_EXTENTS: usize = 2;
+/// Largest part of the reserve that does not follow from the index, in extents: a large device needs no more than a
+/// middling one.
+const RESERVE_MAX_EXTENTS: usize = 96;
 
 impl State {
     pub(crate) fn add_live(&mut self, extent: u32, units: u32) {
@@ -30,6 +48,48 @@ impl State {
         let before = entry.live_units;
         entry.live_units = before.checked_sub(old.record_units).expect("an extent's live units cover its live records");
         self.resort(old.extent, before);
+        if self.extents[old.extent as usize].live_units == 0 {
+            self.free_if_dead(old.extent);
+        }
+    }
+
+    /// Whether an anchor page that recovery may start from asks for a scan of this extent.
+    fn is_named(&self, extent: u32) -> bool {
+        let named = |list: &[OpenedExtent]| list.iter().any(|opened| opened.extent == extent);
+        !mutant::on(Mutant::FreedWhileNamed) && (named(&self.opened) || self.opened_next.as_deref().is_some_and(named))
+    }
+
+    /// Frees an extent that needs no checkpoint for it; see the file's header.
+    fn free_if_dead(&mut self, extent: u32) {
+        let entry = &self.extents[extent as usize];
+        let holds_no_tombstones =
+            matches!(entry.state, ExtentState::Sealed(Stream::Data | Stream::Journal | Stream::Moved));
+        let dead = holds_no_tombstones && entry.live_units == 0 && !self.tracks.contains_key(&extent);
+        let known = self.checkpoint.is_some() && !self.anchor_turning;
+        if !dead || !known || self.read_only || self.poison.is_some() || self.is_named(extent) {
+            return;
+        }
+        assert!(self.sealed.remove(&(0, extent)), "a dead extent is known as such");
+        let entry = &mut self.extents[extent as usize];
+        entry.state = ExtentState::Free;
+        if !mutant::on(Mutant::PointerNotReset) {
+            entry.written_units = 0;
+        }
+        self.free.insert(extent);
+        self.reclaim_stuck = false;
+    }
+
+    /// Frees every dead extent that needs no checkpoint for it.
+    pub(crate) fn free_dead(&mut self) {
+        let dead: Vec<u32> = self.sealed.range(..(1, 0)).map(|(_, extent)| *extent).collect();
+        dead.into_iter().for_each(|extent| self.free_if_dead(extent));
+    }
+
+    /// Enough has been written, or opened, since the last checkpoint.
+    pub(crate) fn checkpoint_is_due(&self) -> bool {
+        let interval = self.limits.checkpoint_interval_bytes.max((CHECKPOINT_GAIN * self.dump_bytes()) as u64);
+        let pages = self.checkpoint.is_some() && self.pages_since_checkpoint >= PAGES_MAX;
+        self.bytes_since_checkpoint >= interval || (pages && !self.checkpoint_stuck)
     }
 
     /// A record died other than by being moved. With enough of them reclaim may gain again; a few do not make
@@ -95,9 +155,9 @@ impl State {
         let above = match stream {
             Stream::Checkpoint => return 0,
             Stream::Moved => 1,
-            Stream::Meta => 3.max(extents / 128),
-            Stream::Journal => 4.max(extents / 96),
-            Stream::Data => 8.max(extents / 48),
+            Stream::Meta => (extents / 128).clamp(3, RESERVE_MAX_EXTENTS / 2),
+            Stream::Journal => (extents / 96).clamp(4, RESERVE_MAX_EXTENTS * 2 / 3),
+            Stream::Data => (extents / 64).clamp(8, RESERVE_MAX_EXTENTS),
         };
         self.reserve_for_tombstones() + above
     }
@@ -126,7 +186,7 @@ impl State {
 
     /// So little space is free, or will be by the next checkpoints, that reclaim should make more.
     pub(crate) fn space_is_low(&self) -> bool {
-        let wanted = self.reserve_extents(Stream::Data) + self.batch_extents() + 1;
+        let wanted = self.reserve_extents(Stream::Data) + READY_EXTENTS;
         self.free.len() <= wanted && self.free.len() + self.dead_extents() + self.quarantined as usize <= wanted
     }
 

@@ -58,6 +58,10 @@ pub(crate) struct State {
     pub(crate) opened_partial: bool,
     /// While a checkpoint is being written: extents opened since its snapshot.
     pub(crate) opened_next: Option<Vec<OpenedExtent>>,
+    /// The anchor page that names a new checkpoint is on its way: the medium may still name the one before it.
+    pub(crate) anchor_turning: bool,
+    /// Anchor pages written since the newest checkpoint.
+    pub(crate) pages_since_checkpoint: u64,
     pub(crate) checkpoint_busy: bool,
     pub(crate) checkpoint_wanted: bool,
     /// Told when the checkpoint under way, or the one after it, is durable.
@@ -112,6 +116,8 @@ impl State {
             opened: Vec::new(),
             opened_partial: false,
             opened_next: None,
+            anchor_turning: false,
+            pages_since_checkpoint: 0,
             checkpoint_busy: false,
             checkpoint_wanted: false,
             checkpoint_waiters: Vec::new(),
@@ -276,6 +282,7 @@ impl State {
 
     pub(crate) fn anchor(&mut self) -> Anchor {
         self.anchor_sequence += 1;
+        self.pages_since_checkpoint += 1;
         Anchor {
             sequence: self.anchor_sequence,
             boot: self.boot,

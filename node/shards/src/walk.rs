@@ -86,7 +86,7 @@ impl<D: BlockDevice> Walk<D> {
     }
 
     /// Whether the extent is still what it was when the walk began.
-    fn is_current(&self) -> bool {
+    pub(crate) fn is_current(&self) -> bool {
         self.core.state.borrow().extents[self.extent as usize].generation == self.generation
     }
 
