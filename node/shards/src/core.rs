@@ -23,10 +23,21 @@ pub(crate) struct Core<D> {
     pub(crate) device: D,
     pub(crate) state: RefCell<State>,
     pub(crate) locks: KeyLocks,
+    /// Puts, gets and deletes under way: walks make room for them.
+    foreground: Cell<u32>,
     spawned: RefCell<Vec<LocalBoxFuture<'static, ()>>>,
     /// Set when the state may allow new device operations; the serving loop looks at it.
     dirty: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+}
+
+/// A put, get or delete under way.
+pub(crate) struct Foreground<D>(Rc<Core<D>>);
+
+impl<D> Drop for Foreground<D> {
+    fn drop(&mut self) {
+        self.0.foreground.set(self.0.foreground.get() - 1);
+    }
 }
 
 impl<D: BlockDevice> Core<D> {
@@ -35,10 +46,21 @@ impl<D: BlockDevice> Core<D> {
             device,
             state: RefCell::new(state),
             locks: KeyLocks::default(),
+            foreground: Cell::new(0),
             spawned: RefCell::new(Vec::new()),
             dirty: Cell::new(true),
             waker: RefCell::new(None),
         })
+    }
+
+    /// Counts a put, get or delete as under way until the guard is dropped.
+    pub(crate) fn in_foreground(self: &Rc<Self>) -> Foreground<D> {
+        self.foreground.set(self.foreground.get() + 1);
+        Foreground(Rc::clone(self))
+    }
+
+    pub(crate) fn has_foreground(&self) -> bool {
+        self.foreground.get() > 0
     }
 
     /// Tells the serving loop to look at the state again.

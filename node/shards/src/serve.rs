@@ -132,11 +132,27 @@ async fn finish<D: BlockDevice>(core: &Rc<Core<D>>, tasks: &mut Tasks) -> StoreR
 fn handle<D: BlockDevice>(core: Rc<Core<D>>, request: Request) -> LocalBoxFuture<'static, ()> {
     match request {
         Request::Put { key, descriptor, payload, reply } => {
-            Box::pin(async move { answer(reply, core.put(key, descriptor, payload).await) })
+            let foreground = core.in_foreground();
+            Box::pin(async move {
+                let _foreground = foreground;
+                answer(reply, core.put(key, descriptor, payload).await);
+            })
         }
-        Request::Get { key, range, reply } => Box::pin(async move { answer(reply, core.get(key, range).await) }),
+        Request::Get { key, range, reply } => {
+            let foreground = core.in_foreground();
+            Box::pin(async move {
+                let _foreground = foreground;
+                answer(reply, core.get(key, range).await);
+            })
+        }
         Request::Describe { key, reply } => Box::pin(async move { answer(reply, core.describe(key).await) }),
-        Request::Delete { keys, reply } => Box::pin(async move { answer(reply, core.delete(keys).await) }),
+        Request::Delete { keys, reply } => {
+            let foreground = core.in_foreground();
+            Box::pin(async move {
+                let _foreground = foreground;
+                answer(reply, core.delete(keys).await);
+            })
+        }
         Request::List { after, limit, reply } => {
             answer(reply, Ok(core.list(after, limit)));
             Box::pin(async {})

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::ops::Range;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -23,8 +24,12 @@ use crate::{StoreError, StoreResult};
 const IO_UNITS: u32 = (IO_ALIGN / UNIT_BYTES) as u32;
 /// Units of one read: 1 MiB.
 const CHUNK_UNITS: u32 = ((1 << 20) / UNIT_BYTES) as u32;
-/// Units gone over in one turn: 128 KiB, a few dozen microseconds of checksums.
+/// Units gone over in one turn: 128 KiB, a few dozen microseconds of checksums; a quarter of that while requests
+/// are under way.
 const TURN_UNITS: u32 = ((128 << 10) / UNIT_BYTES) as u32;
+const TURN_UNITS_SHARED: u32 = TURN_UNITS / 4;
+/// Units of one read while requests are under way: what a request may find in front of itself on the device.
+const CHUNK_UNITS_SHARED: u32 = CHUNK_UNITS / 4;
 /// Largest head.
 const HEAD_MAX_BYTES: usize = 16 << 10;
 
@@ -37,7 +42,8 @@ pub(crate) struct Met {
     pub(crate) payload: StoreResult<Bytes>,
 }
 
-type Chunk = StoreResult<Bytes>;
+/// What one read gave: its units of the extent, and their bytes.
+type Chunk = (Range<u32>, StoreResult<Bytes>);
 
 /// See the file's header.
 pub(crate) struct Walk<D> {
@@ -49,8 +55,8 @@ pub(crate) struct Walk<D> {
     /// Reads kept under way.
     ahead: usize,
     /// What has been read, in units from the start of the extent.
-    chunks: VecDeque<(u32, Chunk)>,
-    under_way: FuturesOrdered<LocalBoxFuture<'static, (u32, Chunk)>>,
+    chunks: VecDeque<Chunk>,
+    under_way: FuturesOrdered<LocalBoxFuture<'static, Chunk>>,
     next_read: u32,
     /// Units gone over since others were last let in.
     spent_units: u32,
@@ -132,7 +138,8 @@ impl<D: BlockDevice> Walk<D> {
     /// The thread is shared with every request of the device: after each turn's worth of checksums they come first.
     async fn let_others_in(&mut self, units: u32) {
         self.spent_units += units;
-        if self.spent_units >= TURN_UNITS {
+        let turn = if self.core.has_foreground() { TURN_UNITS_SHARED } else { TURN_UNITS };
+        if self.spent_units >= turn {
             self.spent_units = 0;
             let mut waited = false;
             poll_fn(|cx| {
@@ -157,10 +164,9 @@ impl<D: BlockDevice> Walk<D> {
             while self.chunks.len() <= number {
                 self.fetch(at).await;
             }
-            let (start, chunk) = &self.chunks[number];
+            let (Range { start, end }, chunk) = &self.chunks[number];
             let chunk = chunk.as_ref().map_err(StoreError::clone)?;
-            let held = start + (chunk.len() / UNIT_BYTES) as u32;
-            let until = to.min(held);
+            let until = to.min(*end);
             pieces.push(chunk.slice((from - start) as usize * UNIT_BYTES..(until - start) as usize * UNIT_BYTES));
             from = until;
             number += 1;
@@ -170,7 +176,7 @@ impl<D: BlockDevice> Walk<D> {
 
     /// Lets go of chunks that end before `at`, and of reads that a large dead record made useless.
     fn forget_before(&mut self, at: u32) {
-        while self.chunks.front().is_some_and(|(start, _)| start + CHUNK_UNITS <= at) {
+        while self.chunks.front().is_some_and(|(units, _)| units.end <= at) {
             self.chunks.pop_front();
         }
         if self.chunks.is_empty() && self.next_read <= at {
@@ -182,20 +188,25 @@ impl<D: BlockDevice> Walk<D> {
     /// Takes the next chunk in that reaches beyond `at`, and keeps reads under way behind it.
     async fn fetch(&mut self, at: u32) {
         loop {
-            while self.under_way.len() < self.ahead.max(1) && self.next_read < self.end {
+            // Requests come first: beside them a walk keeps one short read under way.
+            let (ahead, most) = match self.core.has_foreground() {
+                true => (1, CHUNK_UNITS_SHARED),
+                false => (self.ahead.max(1), CHUNK_UNITS),
+            };
+            while self.under_way.len() < ahead && self.next_read < self.end {
                 let start = self.next_read;
-                let units = CHUNK_UNITS.min(self.end.next_multiple_of(IO_UNITS) - start);
+                let units = most.min(self.end.next_multiple_of(IO_UNITS) - start);
                 let (core, offset) = (Rc::clone(&self.core), self.core.state.borrow().offset(self.extent, start));
                 self.under_way.push_back(Box::pin(async move {
                     let len = units as usize * UNIT_BYTES;
                     let read = core.read_span(offset, len).await;
-                    (start, read.map(|(buf, _)| buf.freeze().to_bytes(0..len)))
+                    (start..start + units, read.map(|(buf, _)| buf.freeze().to_bytes(0..len)))
                 }));
                 self.next_read += units;
             }
-            let (start, chunk) = self.under_way.next().await.expect("what is asked for lies before the end");
-            if start + CHUNK_UNITS > at {
-                self.chunks.push_back((start, chunk));
+            let (units, chunk) = self.under_way.next().await.expect("what is asked for lies before the end");
+            if units.end > at {
+                self.chunks.push_back((units, chunk));
                 return;
             }
         }
