@@ -57,6 +57,10 @@ id128! {
     DeviceId
 }
 id128! {
+    /// One node: one host's daemon, for as long as it is a member.
+    NodeId
+}
+id128! {
     /// One cluster; a device or a node of another cluster is refused.
     ClusterId
 }

@@ -9,7 +9,7 @@ mod door;
 mod id;
 
 pub use door::{Clock, Entropy, OsClock, OsEntropy, SeededEntropy, StepClock};
-pub use id::{ClusterId, DeviceId, Lsn, ParseIdError, PartitionId, StripeId};
+pub use id::{ClusterId, DeviceId, Lsn, NodeId, ParseIdError, PartitionId, StripeId};
 
 /// Bytes in one KiB.
 pub const KIB: u64 = 1024;

@@ -24,6 +24,7 @@ pub const ORDER: &[&str] = &[
     "node/witness",
     "node/replica",
     "node/index",
+    "node/peers",
     "node/object",
     "node/gateway",
     "node/vectors",

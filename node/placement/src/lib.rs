@@ -11,6 +11,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod map;
+
 /// The groups over a fixed list of devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Groups {

@@ -1,0 +1,3 @@
+//! Stores of other hosts, and our own stores for them.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! The messages between hosts: protobufs, TLS, and their conversion to plain types.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! The rack controller.
+
+#![forbid(unsafe_code)]
