@@ -2,6 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+mod fault;
+pub mod index;
+pub mod shards;
+
+pub use fault::Fault;
+
 /// What the protobufs become.
 #[allow(
     missing_docs,
