@@ -1,3 +1,15 @@
 //! Stores of other hosts, and our own stores for them.
+//!
+//! - [`LocalShards`] serves this node's devices to the others;
+//! - [`Pool`] keeps one connection to each node of the map;
+//! - faults of the wire and of the store are turned into one another here and nowhere else.
 
 #![forbid(unsafe_code)]
+
+mod convert;
+mod host;
+mod pool;
+
+pub use convert::{fault_of, store_error_of};
+pub use host::{LocalShards, Served};
+pub use pool::{Dial, Pool};
