@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod agent;
 mod background;
 mod device;
 pub mod metrics;

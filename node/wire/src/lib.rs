@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod controller;
 mod fault;
 pub mod index;
 pub mod shards;
