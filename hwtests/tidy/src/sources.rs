@@ -38,6 +38,11 @@ const ADDRESSES: [&str; 7] =
 pub const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("node/gateway/src/", "sockets", "the S3 face is HTTP over TCP; the simulator drives the object layer below it"),
     ("node/gateway/src/", "the clock", "bounds idle peers and stalled bodies; labels times for HTTP's date format"),
+    ("node/wire/src/listen.rs", "sockets", "mutual TLS over TCP; the simulator drives the services above the wire"),
+    ("node/wire/src/listen.rs", "the clock", "bounds handshakes of strangers; pauses when no socket can be had"),
+    ("node/wire/src/dial.rs", "sockets", "mutual TLS over TCP; the simulator drives the services above the wire"),
+    ("node/wire/src/dial.rs", "the clock", "bounds connects to hosts that do not answer"),
+    ("node/wire/src/tls_conn.rs", "the clock", "wakes connections whose certificates end; the time itself is the door's"),
     ("provisioning/catalog/src/redb_store.rs", "files", "opens the one file behind redb, with its mode"),
     ("provisioning/cli/", "files", "composition root: data directory, lock, credentials, config file"),
     ("provisioning/cli/", "sockets", "composition root: the client of the admin socket"),

@@ -169,8 +169,7 @@ impl PeerKind {
             Some(("node", id)) => Self::Node(id.parse().map_err(|_| IdentityError::Names("the node is no id"))?),
             Some(("controller", name)) => Self::Controller(name.to_owned()),
             Some(("operator", rest)) => {
-                let (name, role) =
-                    rest.split_once("?role=").ok_or(IdentityError::Names("the operator has no role"))?;
+                let (name, role) = rest.split_once("?role=").ok_or(IdentityError::Names("the operator has no role"))?;
                 Self::Operator { name: name.to_owned(), role: role.parse()? }
             }
             _ => return Err(IdentityError::Names("the URI names no node, controller or operator")),

@@ -114,7 +114,9 @@ impl Identity {
     /// # Errors
     /// [`KeyError`] when a part is absent, or there is too much, or the certificate is no peer's.
     pub fn from_der(chain: Vec<Vec<u8>>, key: Key, roots: Vec<Vec<u8>>) -> Result<Self, KeyError> {
-        for (list, what) in [(&chain, "there is no certificate, or too many"), (&roots, "there is no root, or too many")] {
+        for (list, what) in
+            [(&chain, "there is no certificate, or too many"), (&roots, "there is no root, or too many")]
+        {
             if list.is_empty() || list.len() > CERTIFICATES_MAX {
                 return Err(KeyError::Pem(what));
             }

@@ -3,9 +3,18 @@
 #![forbid(unsafe_code)]
 
 pub mod controller;
+pub mod dial;
 mod fault;
+pub mod identity;
+pub mod identity_key;
+pub mod identity_token;
 pub mod index;
+pub mod listen;
+pub mod listen_count;
 pub mod shards;
+pub mod tls;
+pub mod tls_conn;
+pub mod tls_verify;
 
 pub use fault::Fault;
 

@@ -102,7 +102,7 @@ impl ClientCertVerifier for Clients {
         _: &CertificateDer<'_>,
         _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::Tls13RequiredForQuic.into())
+        Err(PeerIncompatible::SupportedVersionsExtensionRequired.into())
     }
 
     fn verify_tls13_signature(
@@ -152,7 +152,7 @@ impl ServerCertVerifier for Servers {
         _: &CertificateDer<'_>,
         _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::Tls13RequiredForQuic.into())
+        Err(PeerIncompatible::SupportedVersionsExtensionRequired.into())
     }
 
     fn verify_tls13_signature(
@@ -217,7 +217,7 @@ impl ServerCertVerifier for Bootstrap {
         _: &CertificateDer<'_>,
         _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::Tls13RequiredForQuic.into())
+        Err(PeerIncompatible::SupportedVersionsExtensionRequired.into())
     }
 
     fn verify_tls13_signature(
