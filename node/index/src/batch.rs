@@ -13,6 +13,7 @@ use base::Lsn;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::message::COMMAND_BYTES_MAX;
 use crate::model::{Command, Layout};
 
 const VERSION: u8 = 1;
@@ -24,8 +25,6 @@ pub(crate) const BATCH_COMMANDS_MAX: usize = 256;
 pub(crate) const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Data bytes of one command at most.
 pub const DATA_BYTES_MAX: usize = 2 << 20;
-/// Encoded bytes of one command at most: a completion that names 10,000 parts takes a quarter.
-const COMMAND_BYTES_MAX: usize = 1 << 20;
 
 /// A command and where its data is.
 #[derive(Debug, Clone, PartialEq, Eq)]

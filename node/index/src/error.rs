@@ -2,6 +2,7 @@
 
 use base::{DeviceId, Lsn};
 use replica::JournalError;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Why a request of the index failed.
@@ -38,6 +39,40 @@ pub enum IndexError {
     /// The partition was closed.
     #[error("the index is closed")]
     Closed,
+    /// The partition's host cannot be reached; the request was not sent, or certainly not taken.
+    #[error("the index partition cannot be reached: {reason}")]
+    Unreachable {
+        /// Why.
+        reason: String,
+    },
+    /// The request went out and no answer came back.
+    #[error("the index partition did not answer: {reason}")]
+    Unanswered {
+        /// Why.
+        reason: String,
+    },
+    /// The partition's host answered with an error of its own.
+    #[error("{message}")]
+    Remote {
+        /// In its words.
+        message: String,
+        /// What kind of error.
+        nature: Nature,
+    },
+    /// Bytes of another host are no message.
+    #[error("no valid message between hosts: {0}")]
+    Malformed(&'static str),
+}
+
+/// What a caller must know of an error to act on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nature {
+    /// See [`IndexError::is_outcome_unknown`].
+    pub outcome_unknown: bool,
+    /// See [`IndexError::is_retryable`].
+    pub retryable: bool,
+    /// See [`IndexError::is_unavailable`].
+    pub unavailable: bool,
 }
 
 impl IndexError {
@@ -46,15 +81,43 @@ impl IndexError {
     pub fn is_outcome_unknown(&self) -> bool {
         match self {
             Self::Journal(error) => matches!(error, JournalError::Unknown | JournalError::Closed),
-            Self::NoView { .. } | Self::Closed | Self::View { .. } => true,
-            Self::Invalid(_) | Self::BadBatch { .. } => false,
+            Self::NoView { .. } | Self::Closed | Self::View { .. } | Self::Unanswered { .. } => true,
+            // What could not be read was an answer, perhaps.
+            Self::Malformed(_) => true,
+            Self::Invalid(_) | Self::BadBatch { .. } | Self::Unreachable { .. } => false,
+            Self::Remote { nature, .. } => nature.outcome_unknown,
         }
     }
 
     /// Whether the same request may succeed if it is made again at once.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::View { .. } | Self::Journal(JournalError::Busy))
+        match self {
+            Self::View { .. } | Self::Journal(JournalError::Busy) => true,
+            Self::Remote { nature, .. } => nature.retryable,
+            _ => false,
+        }
+    }
+
+    /// Whether the partition cannot serve this now, and may later; nothing is wrong with the request.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Journal(_) | Self::NoView { .. } | Self::Closed => true,
+            Self::Unreachable { .. } | Self::Unanswered { .. } => true,
+            Self::Remote { nature, .. } => nature.unavailable,
+            Self::View { .. } | Self::Invalid(_) | Self::BadBatch { .. } | Self::Malformed(_) => false,
+        }
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn nature(&self) -> Nature {
+        Nature {
+            outcome_unknown: self.is_outcome_unknown(),
+            retryable: self.is_retryable(),
+            unavailable: self.is_unavailable(),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 use std::ops::Bound;
 
 use redb::ReadableTable;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{IndexError, ViewResult};
 use crate::snapshot::{ObjectHead, Snapshot, head_of, listed_key};
@@ -24,7 +25,7 @@ pub struct ListRequest<'a> {
 }
 
 /// One page of a listing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListPage {
     /// Objects, in order.
     pub objects: Vec<ObjectHead>,

@@ -138,7 +138,7 @@ enum LeafLayout {
     Packed { stripe: StripeId, group: u32, pack_bytes: u32, offset: u32 },
 }
 
-fn leaf_layout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Layout, D::Error> {
+pub(crate) fn leaf_layout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Layout, D::Error> {
     Ok(match LeafLayout::deserialize(deserializer)? {
         LeafLayout::Journal { lsn, offset } => Layout::Journal { lsn, offset },
         LeafLayout::Stripes(runs) => Layout::Stripes(runs),
@@ -302,10 +302,15 @@ pub enum Command {
     GarbageFreed { ids: Vec<u64> },
     /// These shards have been rebuilt.
     ShardsRepaired { shards: Vec<MissingShard> },
+    /// Gives out the next `count` stripe ids, to this caller alone.
+    TakeStripes { count: u64 },
+    /// From now on no row may bring a stripe with an id below this: what lies on the devices below it and has no
+    /// row will never have one.
+    FenceStripes { below: u64 },
 }
 
 /// What became of a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// Done.
     Done,
@@ -317,10 +322,12 @@ pub enum Outcome {
     Packed { moved: u32 },
     /// Refused without effect; its data, if any, is queued as garbage.
     Refused(Refusal),
+    /// The first of the stripe ids that were given out.
+    Stripes { first: StripeId },
 }
 
 /// Why a command had no effect.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
     /// The bucket is there already.
     BucketExists { owner: String },
@@ -344,6 +351,8 @@ pub enum Refusal {
     TooLarge,
     /// The upload was begun with another checksum algorithm or kind.
     ChecksumMismatch,
+    /// It brings stripes below the fence ([`Command::FenceStripes`]); the same body in new stripes is welcome.
+    StaleStripes,
 }
 
 /// Stripes that no row refers to any more; freed by the partition's own queue.

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use base::{Lsn, StripeId};
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{IndexError, ViewError, ViewResult};
 use crate::model::{
     BucketRow, Checksum, ETag, GarbageRow, Layout, MissingShard, ObjectMeta, ObjectRow, PartRow, StripeRun, UploadRow,
+    leaf_layout,
 };
 use crate::tables::{
     BUCKETS, GARBAGE, Held, LAYOUTS, META, MISSING, OBJECTS, Owner, PACK_MEMBERS, PACKS, PARTS, StoredObject,
@@ -18,7 +20,7 @@ use crate::tables::{
 use crate::view::View;
 
 /// An object without its layout.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectHead {
     /// Its key.
     pub key: String,
@@ -35,9 +37,10 @@ pub struct ObjectHead {
 }
 
 /// Bytes in the journal, or in a pack, and whose they are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SmallObject {
     /// Where the bytes are; goes into [`crate::model::PackMove::from`].
+    #[serde(deserialize_with = "leaf_layout")]
     pub from: Layout,
     /// Bytes.
     pub size: u32,
@@ -65,12 +68,14 @@ pub struct PackInfo {
 }
 
 /// Numbers of a partition.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// The newest journal position these rows contain.
     pub applied: Lsn,
     /// No stripe id at or above this was given out.
     pub stripes_below: u64,
+    /// No row brings a stripe with an id below this any more.
+    pub stripes_fence: u64,
     /// Objects.
     pub objects: u64,
     /// Bytes of all objects.
@@ -122,6 +127,30 @@ impl Snapshot {
                 Ok((name.value().to_owned(), decode("buckets", row.value())?))
             });
             rows.collect()
+        })
+    }
+
+    /// Buckets with names after `after`, by name, at most `limit`; true when there are more.
+    ///
+    /// # Errors
+    /// [`IndexError::View`].
+    pub fn buckets_page(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<(Vec<(String, BucketRow)>, bool), IndexError> {
+        self.read(|txn| {
+            let table = txn.open_table(BUCKETS)?;
+            let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let mut page = Vec::new();
+            for row in table.range::<&str>((start, Bound::Unbounded))? {
+                let (name, row) = row?;
+                if page.len() == limit {
+                    return Ok((page, true));
+                }
+                page.push((name.value().to_owned(), decode("buckets", row.value())?));
+            }
+            Ok((page, false))
         })
     }
 
@@ -352,6 +381,7 @@ impl Snapshot {
             Ok(Counters {
                 applied: Lsn(number(meta::APPLIED)?),
                 stripes_below: number(meta::STRIPES_BELOW)?,
+                stripes_fence: number(meta::STRIPES_FENCE)?,
                 objects: number(meta::OBJECTS)?,
                 object_bytes: number(meta::OBJECT_BYTES)?,
             })
@@ -388,7 +418,7 @@ impl Snapshot {
     }
 }
 
-fn runs_of(layout: &Layout, take: &mut impl FnMut(StripeRun)) {
+pub(crate) fn runs_of(layout: &Layout, take: &mut impl FnMut(StripeRun)) {
     match layout {
         Layout::Stripes(runs) => runs.iter().copied().for_each(take),
         Layout::Parts(parts) => parts.iter().for_each(|part| {

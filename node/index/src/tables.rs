@@ -51,6 +51,7 @@ pub(crate) mod meta {
     pub(crate) const GARBAGE_NEXT: &str = "garbage next";
     pub(crate) const COMPLETED_NEXT: &str = "completed next";
     pub(crate) const STRIPES_BELOW: &str = "stripes below";
+    pub(crate) const STRIPES_FENCE: &str = "stripes fence";
     pub(crate) const OBJECTS: &str = "objects";
     pub(crate) const OBJECT_BYTES: &str = "object bytes";
 }

@@ -135,10 +135,9 @@ pub(crate) fn count(counter: &AtomicU64) {
 
 /// What the index says, in the words of the object layer.
 pub(crate) fn index_error(error: &IndexError) -> ObjectError {
-    use index::IndexError::{Closed, Journal, NoView};
     match error {
         error if error.is_retryable() => ObjectError::SlowDown,
-        Journal(_) | NoView { .. } | Closed => ObjectError::Unavailable(error.to_string()),
+        error if error.is_unavailable() => ObjectError::Unavailable(error.to_string()),
         other => ObjectError::Internal(other.to_string()),
     }
 }
@@ -164,6 +163,7 @@ pub(crate) fn refused(refusal: Refusal) -> ObjectError {
         Refusal::PartTooSmall { number, size } => ObjectError::PartTooSmall { number, size },
         Refusal::TooLarge => ObjectError::TooLarge,
         Refusal::ChecksumMismatch => ObjectError::ChecksumMismatch,
+        Refusal::StaleStripes => ObjectError::SlowDown,
     }
 }
 

@@ -57,6 +57,8 @@ impl Rows<'_> {
             }
             Command::GarbageFreed { ids } => self.garbage_freed(ids),
             Command::ShardsRepaired { shards } => self.shards_repaired(shards),
+            Command::TakeStripes { count } => Ok(self.take_stripes(*count)),
+            Command::FenceStripes { below } => Ok(self.fence_stripes(*below)),
         }
     }
 }

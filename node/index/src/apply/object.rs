@@ -47,6 +47,9 @@ impl Rows<'_> {
         condition: &Condition,
         missing: &[MissingShard],
     ) -> ViewResult<Outcome> {
+        if self.is_stale(&row.layout) {
+            return self.refuse(&row.layout, Refusal::StaleStripes);
+        }
         if !self.has_bucket(bucket)? {
             return self.refuse(&row.layout, Refusal::NoSuchBucket);
         }

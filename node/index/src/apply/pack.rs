@@ -21,10 +21,11 @@ impl Rows<'_> {
         let mut pack = StoredPack { group, pack_bytes, live_bytes: 0, live_count: 0 };
         let mut runs = Vec::new();
         let known = self.packs.get(stripe.0)?.is_some();
+        let stale = stripe.0 < self.counters.stripes_fence;
         for m in moves {
             let inside = m.offset.checked_add(m.size).is_some_and(|end| end <= pack_bytes);
-            // A second command for one stripe, or a place outside the pack, moves nothing.
-            if known || !inside {
+            // A second command for one stripe, a stripe below the fence, or a place outside the pack, moves nothing.
+            if known || stale || !inside {
                 continue;
             }
             let Some(held) = self.holder(&m.from)? else { continue };

@@ -1,7 +1,7 @@
 //! The tables inside one write transaction, and the bookkeeping shared by all commands: who holds which
 //! bytes, and what becomes of stripes that nobody holds any more.
 
-use base::Lsn;
+use base::{Lsn, StripeId};
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::pack_run;
@@ -23,6 +23,7 @@ pub(crate) struct Tally {
     pub(crate) garbage_next: u64,
     pub(crate) completed_next: u64,
     pub(crate) stripes_below: u64,
+    pub(crate) stripes_fence: u64,
     pub(crate) objects: u64,
     pub(crate) object_bytes: u64,
 }
@@ -61,6 +62,7 @@ impl<'t> Rows<'t> {
             garbage_next: number(meta::GARBAGE_NEXT)?,
             completed_next: number(meta::COMPLETED_NEXT)?,
             stripes_below: number(meta::STRIPES_BELOW)?,
+            stripes_fence: number(meta::STRIPES_FENCE)?,
             objects: number(meta::OBJECTS)?,
             object_bytes: number(meta::OBJECT_BYTES)?,
         };
@@ -86,12 +88,14 @@ impl<'t> Rows<'t> {
     pub(crate) fn finish(mut self, lsn: Lsn) -> ViewResult<()> {
         assert!(lsn.0 == 0 || lsn.0 == self.counters.applied + 1, "batches are applied in order");
         self.counters.applied = lsn.0;
-        let Tally { applied, garbage_next, completed_next, stripes_below, objects, object_bytes } = self.counters;
+        let Tally { applied, garbage_next, completed_next, stripes_below, stripes_fence, objects, object_bytes } =
+            self.counters;
         for (name, value) in [
             (meta::APPLIED, applied),
             (meta::GARBAGE_NEXT, garbage_next),
             (meta::COMPLETED_NEXT, completed_next),
             (meta::STRIPES_BELOW, stripes_below),
+            (meta::STRIPES_FENCE, stripes_fence),
             (meta::OBJECTS, objects),
             (meta::OBJECT_BYTES, object_bytes),
         ] {
@@ -200,7 +204,7 @@ impl<'t> Rows<'t> {
         if pack.live_count == 0 {
             assert_eq!(pack.live_bytes, 0, "a pack without members has no live bytes");
             self.packs.remove(stripe)?;
-            runs.push(pack_run(base::StripeId(stripe), pack.group, pack.pack_bytes));
+            runs.push(pack_run(StripeId(stripe), pack.group, pack.pack_bytes));
         } else {
             self.packs.insert(stripe, encode(&pack).as_slice())?;
         }
@@ -233,6 +237,29 @@ impl<'t> Rows<'t> {
             self.discard(runs)?;
         }
         Ok(Outcome::Refused(refusal))
+    }
+
+    /// Whether new data lies in stripes that the sweep of orphans may have freed already.
+    pub(super) fn is_stale(&self, layout: &Layout) -> bool {
+        matches!(layout, Layout::Stripes(runs) if runs.iter().any(|run| run.first.0 < self.counters.stripes_fence))
+    }
+
+    pub(super) fn take_stripes(&mut self, count: u64) -> Outcome {
+        let first = self.counters.stripes_below;
+        match first.checked_add(count) {
+            Some(below) => {
+                self.counters.stripes_below = below;
+                Outcome::Stripes { first: StripeId(first) }
+            }
+            None => Outcome::Refused(Refusal::TooLarge),
+        }
+    }
+
+    /// The fence never goes back, and never beyond what was given out.
+    pub(super) fn fence_stripes(&mut self, below: u64) -> Outcome {
+        let Tally { stripes_fence, stripes_below, .. } = self.counters;
+        self.counters.stripes_fence = stripes_fence.max(below.min(stripes_below));
+        Outcome::Done
     }
 
     pub(super) fn owe(&mut self, shards: &[MissingShard]) -> ViewResult<()> {

@@ -53,6 +53,9 @@ impl Rows<'_> {
         row: PartRow,
         missing: &[MissingShard],
     ) -> ViewResult<Outcome> {
+        if self.is_stale(&row.layout) {
+            return self.refuse(&row.layout, Refusal::StaleStripes);
+        }
         if self.upload(upload)?.is_none_or(|stored| stored.bucket != bucket) {
             return self.refuse(&row.layout, Refusal::NoSuchUpload);
         }

@@ -19,7 +19,7 @@ impl World {
         let bucket = self.pick(&BUCKETS).to_owned();
         let key = self.pick(&KEYS).to_owned();
         let (name, row) = (bucket.clone(), BucketRow { owner: "me".into(), created_ms: 3, region: "r".into() });
-        let command = match self.entropy.below(40) {
+        let command = match self.entropy.below(42) {
             0..=3 => Command::CreateBucket { name, row },
             4 => Command::DeleteBucket { name },
             5..=14 => return self.put(bucket, key),
@@ -31,6 +31,8 @@ impl World {
             35 => return (self.pack().await, Vec::new()),
             36 => return (self.repack().await, Vec::new()),
             37 => Command::ReserveStripes { below: self.next_stripe },
+            40 => Command::TakeStripes { count: self.entropy.below(9) },
+            41 => Command::FenceStripes { below: self.next_stripe },
             38 => {
                 let some = 1 + self.entropy.below(5) as usize;
                 let rows = self.partition.read(|s| s.garbage(0, some)).unwrap();
@@ -53,10 +55,25 @@ impl World {
         }
     }
 
+    /// A run for a body; now and then one whose ids were taken long ago.
+    fn some_run(&mut self, bytes: u64) -> StripeRun {
+        if self.entropy.one_in(8) {
+            let held_back = self.take_run(BIG, 1 << 20);
+            self.held_back.push(held_back);
+        }
+        if self.entropy.one_in(4)
+            && let Some(run) = self.held_back.pop()
+        {
+            self.stripes.extend(run.first.0..run.first.0 + u64::from(run.count));
+            return run;
+        }
+        self.new_run(bytes, 1 << 20)
+    }
+
     /// A layout with its size and data: small, or of one or two runs.
     fn body(&mut self, big_at_least: u64) -> (Layout, u64, Vec<u8>, Vec<MissingShard>) {
         if self.entropy.one_in(3) {
-            let (first, second) = (self.new_run(big_at_least, 1 << 20), self.new_run(1000, 600));
+            let (first, second) = (self.some_run(big_at_least), self.new_run(1000, 600));
             let shard =
                 MissingShard { stripe: first.first, slot: 2, group: first.group, stripe_bytes: first.stripe_bytes };
             let missing = if self.entropy.one_in(3) { vec![shard] } else { Vec::new() };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use base::{Entropy, Lsn, PartitionId, SeededEntropy, StripeId};
 use bytes::Bytes;
 use index::model::{Command, GarbageRow, Layout, Outcome, StripeRun};
-use index::{ListRequest, Mirror, Partition, PartitionConfig, Policy};
+use index::{ListRequest, Mirror, Partition, PartitionConfig, Policy, RunsFrom};
 use replica::testing::MemoryStore;
 
 use model::{Content, Model};
@@ -27,6 +27,8 @@ pub(crate) struct World {
     /// Stripes brought by commands and not freed.
     stripes: BTreeSet<u64>,
     next_stripe: u64,
+    /// Stripes whose ids were taken and that no command has brought yet.
+    held_back: Vec<StripeRun>,
     /// Garbage rows that a command has freed, or will.
     freed: BTreeSet<u64>,
 }
@@ -59,6 +61,7 @@ impl World {
             "BucketExists",
             "completed again",
             "repacked",
+            "StaleStripes",
         ];
         Self {
             partition: open(&stores).await,
@@ -69,6 +72,7 @@ impl World {
             packs: BTreeMap::new(),
             stripes: BTreeSet::new(),
             next_stripe: 1,
+            held_back: Vec::new(),
             freed: BTreeSet::new(),
         }
     }
@@ -98,6 +102,8 @@ impl World {
         .await;
         for ((command, data), answer) in commands.into_iter().zip(answers) {
             let outcome = answer.unwrap_or_else(|e| panic!("{context}: {command:?}: {e}"));
+            assert_eq!(Command::decode(&command.encode()).as_ref(), Ok(&command), "{context}");
+            assert_eq!(Outcome::decode(&outcome.encode()).as_ref(), Ok(&outcome), "{context}");
             self.note(&command, &outcome);
             let expected = self.model.apply(&command, &data);
             expected.compare(&outcome, &format!("{context}: {command:?}"));
@@ -241,6 +247,15 @@ impl World {
         snapshot.stripe_runs(|run| referred.extend(run.first.0..run.first.0 + u64::from(run.count))).unwrap();
         referred.sort_unstable();
         assert_eq!(referred, self.stripes.iter().copied().collect::<Vec<_>>(), "{context}: stripes lost or doubled");
+        let mut paged = Vec::new();
+        let mut from = Some(RunsFrom::default());
+        while let Some(at) = from {
+            let page = snapshot.stripe_runs_page(&at, 3).unwrap();
+            paged.extend(page.runs.iter().flat_map(|run| run.first.0..run.first.0 + u64::from(run.count)));
+            from = page.next;
+        }
+        paged.sort_unstable();
+        assert_eq!(paged, referred, "{context}: page by page");
         let unpacked = snapshot.unpacked(None, usize::MAX).unwrap();
         let packs = snapshot.packs_below(100, None, usize::MAX).unwrap();
         let packed: usize = packs.iter().map(|p| p.live_count as usize).sum();
@@ -253,6 +268,8 @@ impl World {
         let counters = snapshot.counters().unwrap();
         let bytes: u64 = self.model.objects.values().map(|o| o.size).sum();
         assert_eq!((counters.objects, counters.object_bytes), (self.model.objects.len() as u64, bytes), "{context}");
+        let model = (self.model.stripes_below, self.model.stripes_fence);
+        assert_eq!((counters.stripes_below, counters.stripes_fence), model, "{context}");
         let owed = snapshot.missing_shards(None, usize::MAX).unwrap();
         assert!(
             owed.iter().all(|shard| self.stripes.contains(&shard.stripe.0)),
@@ -263,10 +280,15 @@ impl World {
     }
 
     fn new_run(&mut self, bytes: u64, stripe_bytes: u32) -> StripeRun {
+        let run = self.take_run(bytes, stripe_bytes);
+        self.stripes.extend(run.first.0..self.next_stripe);
+        run
+    }
+
+    fn take_run(&mut self, bytes: u64, stripe_bytes: u32) -> StripeRun {
         let count = bytes.div_ceil(u64::from(stripe_bytes)) as u32;
         let first = StripeId(self.next_stripe);
         self.next_stripe += u64::from(count);
-        self.stripes.extend(first.0..self.next_stripe);
         StripeRun { first, count, group: self.entropy.below(4) as u32, stripe_bytes, bytes }
     }
 

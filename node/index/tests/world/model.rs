@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use index::model::{BucketRow, Command, Condition, ETag, Layout, Outcome, Refusal, StripeRun, UploadRow};
+use index::model::{
+    BucketRow, Command, Condition, ETag, Layout, ObjectRow, Outcome, PartRow, Refusal, StripeRun, UploadRow,
+};
 use md5::{Digest, Md5};
 
 #[derive(Debug, Clone, PartialEq)]
@@ -51,6 +53,7 @@ pub(crate) enum Expected {
     Put { size: u64, etag: ETag, modified_ms: u64 },
     Deleted(bool),
     Packed,
+    Stripes(u64),
     Refused(Refusal),
 }
 
@@ -62,6 +65,7 @@ impl Expected {
                 (row.size, row.etag, row.modified_ms) == (*size, *etag, *modified_ms)
             }
             (Self::Deleted(a), Outcome::Deleted { existed }) => a == existed,
+            (Self::Stripes(a), Outcome::Stripes { first }) => *a == first.0,
             (Self::Refused(a), Outcome::Refused(b)) => a == b,
             _ => false,
         };
@@ -76,11 +80,23 @@ pub(crate) struct Model {
     pub(crate) uploads: BTreeMap<u128, (String, UploadRow)>,
     pub(crate) parts: BTreeMap<(u128, u32), Part>,
     pub(crate) completed: BTreeMap<u128, (String, String, Object)>,
+    pub(crate) stripes_below: u64,
+    pub(crate) stripes_fence: u64,
 }
 
 impl Model {
+    fn is_stale(&self, layout: &Layout) -> bool {
+        matches!(layout, Layout::Stripes(runs) if runs.iter().any(|run| run.first.0 < self.stripes_fence))
+    }
+
     pub(crate) fn apply(&mut self, command: &Command, data: &[u8]) -> Expected {
         match command {
+            Command::PutObject { row: ObjectRow { layout, .. }, .. }
+            | Command::PutPart { row: PartRow { layout, .. }, .. }
+                if self.is_stale(layout) =>
+            {
+                Expected::Refused(Refusal::StaleStripes)
+            }
             Command::CreateBucket { name, row } => match self.buckets.get(name) {
                 Some(there) => Expected::Refused(Refusal::BucketExists { owner: there.owner.clone() }),
                 None => {
@@ -121,9 +137,19 @@ impl Model {
                 self.complete(bucket, key, *upload, parts, *modified_ms, condition).unwrap_or_else(Expected::Refused)
             }
             Command::Pack { .. } => Expected::Packed,
-            Command::ReserveStripes { .. } | Command::GarbageFreed { .. } | Command::ShardsRepaired { .. } => {
+            Command::ReserveStripes { below } => {
+                self.stripes_below = self.stripes_below.max(*below);
                 Expected::Done
             }
+            Command::TakeStripes { count } => {
+                self.stripes_below += count;
+                Expected::Stripes(self.stripes_below - count)
+            }
+            Command::FenceStripes { below } => {
+                self.stripes_fence = self.stripes_fence.max(self.stripes_below.min(*below));
+                Expected::Done
+            }
+            Command::GarbageFreed { .. } | Command::ShardsRepaired { .. } => Expected::Done,
         }
     }
 
