@@ -8,8 +8,12 @@
 
 mod convert;
 mod host;
+mod index_host;
 mod pool;
+mod remote_index;
 
 pub use convert::{fault_of, store_error_of};
 pub use host::{LocalShards, Served};
+pub use index_host::LocalIndex;
 pub use pool::{Dial, Pool};
+pub use remote_index::{RemotePartition, Route, Routes};
