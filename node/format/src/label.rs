@@ -1,6 +1,7 @@
 //! The device label: who this device is. Two copies, in the first and the last 4 KiB of the device.
 //!
-//! Written once, when the device is formatted; never rewritten in place afterwards.
+//! Written once, when the device is formatted; never rewritten in place afterwards. A zoned device, where nothing can
+//! be rewritten in place, has its labels at the start of the zones of its anchor log.
 
 use base::{ClusterId, DeviceId};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
@@ -9,8 +10,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::{FormatError, crc};
 
 const MAGIC: [u8; 8] = *b"HOLDFAST";
-/// 1: the first.
-const VERSION: u16 = 1;
+/// 1: the first. 2: a zoned device; programs that do not know zones must not take it for another.
+const VERSION: u16 = 2;
+const UNZONED: u16 = 1;
 const WHAT: &str = "device label";
 
 /// [`Label`] on the device: 4,096 bytes.
@@ -27,7 +29,8 @@ struct RawLabel {
     extent_bytes: U32,    // 56
     extents: U32,         // 60
     created_ms: U64,      // 64
-    reserved: [u8; 4020], // 72
+    zone_bytes: U64,      // 72, version 2; zero before
+    reserved: [u8; 4012], // 80
     crc: U32,             // 4092
 }
 
@@ -38,10 +41,12 @@ const _: () = assert!(size_of::<RawLabel>() == Geometry::LABEL_BYTES);
 pub struct Geometry {
     /// Usable size of the device.
     pub size_bytes: u64,
-    /// Size of one extent.
+    /// Size of one extent; on a zoned device, what can be written of it.
     pub extent_bytes: u32,
     /// Number of extents.
     pub extents: u32,
+    /// Size of a zone, on a zoned device: extent `n` is zone `n`.
+    pub zone_bytes: Option<u64>,
 }
 
 impl Geometry {
@@ -63,13 +68,35 @@ impl Geometry {
     pub const USUAL_MIN_EXTENT_BYTES: u32 = 16 << 20;
     /// Largest extent.
     pub const MAX_EXTENT_BYTES: u32 = 1 << 30;
+    /// Zones of the anchor log, the last of a zoned device: two hold every page, the third is what the next of them to
+    /// be full is written into.
+    pub const LOG_ZONES: usize = 3;
+    /// Least bytes that a zone must hold: a label, the anchor pages of a ring, and some more before the next is begun.
+    pub const MIN_ZONE_BYTES: u32 =
+        (Self::LABEL_BYTES + (Self::ANCHOR_SLOTS + Self::ANCHOR_SLOTS / 4) as usize * Self::ANCHOR_BYTES) as u32;
+    /// Most bytes of a zone that are used.
+    pub const MAX_ZONE_BYTES: u32 = 2 << 30;
 
     /// The layout of a device of `size_bytes` with extents of `extent_bytes`; `None` when it is too small.
     #[must_use]
     pub fn new(size_bytes: u64, extent_bytes: u32) -> Option<Self> {
         let room = size_bytes.checked_sub(Self::EXTENTS_START + Self::LABEL_BYTES as u64)?;
         let extents = u32::try_from(room / u64::from(extent_bytes)).ok()?;
-        let geometry = Self { size_bytes, extent_bytes, extents };
+        let geometry = Self { size_bytes, extent_bytes, extents, zone_bytes: None };
+        geometry.is_valid().then_some(geometry)
+    }
+
+    /// The layout of a zoned device of `size_bytes`, of which each zone takes up `zone_bytes` and holds
+    /// `capacity_bytes`; `None` when it is too small, or its zones are.
+    #[must_use]
+    pub fn in_zones(size_bytes: u64, zone_bytes: u64, capacity_bytes: u64) -> Option<Self> {
+        let zones = u32::try_from(size_bytes.checked_div(zone_bytes)?).ok()?;
+        let geometry = Self {
+            size_bytes: u64::from(zones) * zone_bytes,
+            extent_bytes: capacity_bytes.min(Self::MAX_ZONE_BYTES.into()) as u32,
+            extents: zones.checked_sub(Self::LOG_ZONES as u32)?,
+            zone_bytes: Some(zone_bytes),
+        };
         geometry.is_valid().then_some(geometry)
     }
 
@@ -83,21 +110,50 @@ impl Geometry {
     }
 
     fn is_valid(&self) -> bool {
-        (Self::MIN_EXTENT_BYTES..=Self::MAX_EXTENT_BYTES).contains(&self.extent_bytes)
-            && self.extent_bytes.is_multiple_of(4096)
+        let fits = match self.zone_bytes {
+            None => {
+                (Self::MIN_EXTENT_BYTES..=Self::MAX_EXTENT_BYTES).contains(&self.extent_bytes)
+                    && u64::from(self.extents) * u64::from(self.extent_bytes)
+                        + Self::EXTENTS_START
+                        + Self::LABEL_BYTES as u64
+                        <= self.size_bytes
+            }
+            Some(zone_bytes) => {
+                (Self::MIN_ZONE_BYTES..=Self::MAX_ZONE_BYTES).contains(&self.extent_bytes)
+                    && zone_bytes.is_multiple_of(4096)
+                    && zone_bytes >= u64::from(self.extent_bytes)
+                    && self.size_bytes.is_multiple_of(zone_bytes)
+                    && self.size_bytes / zone_bytes == u64::from(self.extents) + Self::LOG_ZONES as u64
+            }
+        };
+        fits && self.extent_bytes.is_multiple_of(4096)
             && self.extents >= Self::MIN_EXTENTS
-            && u64::from(self.extents) * u64::from(self.extent_bytes) + Self::EXTENTS_START + Self::LABEL_BYTES as u64
-                <= self.size_bytes
             && self.size_bytes.is_multiple_of(4096)
     }
 
-    /// Where the two label copies are.
+    /// Where label copies are; on a zoned device, where they may be.
     #[must_use]
-    pub fn label_offsets(&self) -> [u64; 2] {
-        [0, self.size_bytes - Self::LABEL_BYTES as u64]
+    pub fn label_offsets(&self) -> Vec<u64> {
+        match self.log_offsets() {
+            Some(zones) => zones.to_vec(),
+            None => vec![0, self.size_bytes - Self::LABEL_BYTES as u64],
+        }
     }
 
-    /// Where the two copies of the anchor page with this sequence number are.
+    /// Where the zones of the anchor log start, on a zoned device.
+    #[must_use]
+    pub fn log_offsets(&self) -> Option<[u64; Self::LOG_ZONES]> {
+        Self::log_offsets_of(self.size_bytes, self.zone_bytes?)
+    }
+
+    /// As [`Self::log_offsets`], of a device that is not known yet.
+    #[must_use]
+    pub fn log_offsets_of(size_bytes: u64, zone_bytes: u64) -> Option<[u64; Self::LOG_ZONES]> {
+        let first = size_bytes.checked_div(zone_bytes)?.checked_sub(Self::LOG_ZONES as u64)?;
+        Some(std::array::from_fn(|i| (first + i as u64) * zone_bytes))
+    }
+
+    /// Where the two copies of the anchor page with this sequence number are, on a device without zones.
     #[must_use]
     pub fn anchor_offsets(sequence: u64) -> [u64; 2] {
         Self::ANCHOR_RINGS.map(|ring| ring + (sequence % Self::ANCHOR_SLOTS) * Self::ANCHOR_BYTES as u64)
@@ -110,7 +166,10 @@ impl Geometry {
     #[must_use]
     pub fn extent_offset(&self, extent: u32) -> u64 {
         assert!(extent < self.extents, "extent {extent} of {}", self.extents);
-        Self::EXTENTS_START + u64::from(extent) * u64::from(self.extent_bytes)
+        match self.zone_bytes {
+            Some(zone_bytes) => u64::from(extent) * zone_bytes,
+            None => Self::EXTENTS_START + u64::from(extent) * u64::from(self.extent_bytes),
+        }
     }
 }
 
@@ -136,7 +195,7 @@ impl Label {
     pub fn encode(&self) -> Vec<u8> {
         let mut raw = RawLabel {
             magic: MAGIC,
-            version: VERSION.into(),
+            version: if self.geometry.zone_bytes.is_some() { VERSION } else { UNZONED }.into(),
             zero: [0; 2],
             salt: self.salt.into(),
             cluster: self.cluster.0,
@@ -145,7 +204,8 @@ impl Label {
             extent_bytes: self.geometry.extent_bytes.into(),
             extents: self.geometry.extents.into(),
             created_ms: self.created_ms.into(),
-            reserved: [0; 4020],
+            zone_bytes: self.geometry.zone_bytes.unwrap_or(0).into(),
+            reserved: [0; 4012],
             crc: 0.into(),
         };
         raw.crc = crc(0, &[&raw.as_bytes()[..4092]]).into();
@@ -171,11 +231,13 @@ impl Label {
             size_bytes: raw.size_bytes.get(),
             extent_bytes: raw.extent_bytes.get(),
             extents: raw.extents.get(),
+            zone_bytes: (raw.version.get() > UNZONED).then_some(raw.zone_bytes.get()),
         };
         if !geometry.is_valid() {
             return Err(FormatError::Invalid { what: WHAT, field: "geometry" });
         }
-        if raw.zero != [0; 2] || raw.reserved.iter().any(|b| *b != 0) {
+        let stray = raw.version.get() == UNZONED && raw.zone_bytes.get() != 0;
+        if stray || raw.zero != [0; 2] || raw.reserved.iter().any(|b| *b != 0) {
             return Err(FormatError::Invalid { what: WHAT, field: "reserved" });
         }
         Ok(Self {
@@ -213,14 +275,59 @@ mod tests {
         assert_eq!(&bytes[4092..], &[171, 187, 150, 252], "the checksum of exactly these bytes");
     }
 
+    fn zoned() -> Label {
+        // Zones of 2 GiB that hold 1,077 MiB, as the first NVMe devices with zones have them; 904 of them.
+        Label { geometry: Geometry::in_zones(904 << 31, 2 << 30, 1077 << 20).expect("fits"), ..label() }
+    }
+
+    #[test]
+    fn golden_bytes_of_a_zoned_device() {
+        let bytes = zoned().encode();
+        assert_eq!(&bytes[..12], b"HOLDFAST\x02\x00\x00\x00");
+        assert_eq!(&bytes[48..64], &[0, 0, 0, 0, 0xc4, 1, 0, 0, 0, 0, 0x50, 0x43, 0x85, 3, 0, 0]);
+        assert_eq!(&bytes[72..84], &[0, 0, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(&bytes[4092..], &[15, 139, 139, 237], "the checksum of exactly these bytes");
+    }
+
     #[test]
     fn every_flipped_bit_is_noticed() {
-        let good = label().encode();
-        assert_eq!(Label::decode(&good), Ok(label()));
-        for bit in (0..good.len() * 8).step_by(37) {
-            let mut bad = good.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(Label::decode(&bad).is_err(), "bit {bit}");
+        for label in [label(), zoned()] {
+            let good = label.encode();
+            assert_eq!(Label::decode(&good), Ok(label));
+            for bit in (0..good.len() * 8).step_by(37) {
+                let mut bad = good.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert!(Label::decode(&bad).is_err(), "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_version_and_its_fields_agree() {
+        for (label, version) in [(label(), 2), (zoned(), 1)] {
+            let mut bytes = label.encode();
+            bytes[8] = version;
+            let sum = crc(0, &[&bytes[..4092]]);
+            bytes[4092..].copy_from_slice(&sum.to_le_bytes());
+            assert!(matches!(Label::decode(&bytes), Err(FormatError::Invalid { .. })), "version {version}");
+        }
+    }
+
+    #[test]
+    fn layouts_of_zoned_devices() {
+        let g = zoned().geometry;
+        assert_eq!((g.extents, g.extent_offset(3)), (901, 6 << 30));
+        assert_eq!(g.log_offsets(), Some([901 << 31, 902 << 31, 903 << 31]));
+        assert_eq!(Geometry::log_offsets_of((904 << 31) + 4096, 2 << 30), g.log_offsets(), "a smaller last zone");
+        let refused = [
+            (26 << 20, 1 << 20, 1 << 20, "too few zones"),
+            (1 << 30, 256 << 10, 256 << 10, "zones too small"),
+            (1 << 30, 1 << 20, (1 << 20) + 4096, "more than a zone"),
+            (1 << 30, 0, 1 << 20, "no zones"),
+            (2 << 20, 1 << 20, 1 << 20, "fewer than the log's"),
+        ];
+        for (size, zone, capacity, why) in refused {
+            assert_eq!(Geometry::in_zones(size, zone, capacity), None, "{why}");
         }
     }
 
@@ -230,7 +337,7 @@ mod tests {
         bytes[8] = 9;
         let sum = crc(0, &[&bytes[..4092]]);
         bytes[4092..].copy_from_slice(&sum.to_le_bytes());
-        assert_eq!(Label::decode(&bytes), Err(FormatError::Newer { what: WHAT, found: 9, known: 1 }));
+        assert_eq!(Label::decode(&bytes), Err(FormatError::Newer { what: WHAT, found: 9, known: 2 }));
     }
 
     #[test]
