@@ -299,6 +299,11 @@ impl SimDisk {
         self.state().fail_writes += 1;
     }
 
+    /// Writes that were to fail by [`Self::fail_next_write`] and have not come yet work after all.
+    pub fn call_off_failing_writes(&self) {
+        self.state().fail_writes = 0;
+    }
+
     /// The next flush fails, and what it should have covered is lost in part.
     pub fn fail_next_flush(&self) {
         self.state().fail_flushes += 1;
