@@ -158,16 +158,22 @@ fn serve(path: &Path, tell: Tell) {
 /// Recovers the store and looks at both label copies.
 async fn look(device: UringDevice) -> Result<(Store<UringDevice>, [Option<String>; 2]), StoreError> {
     let label = shards::identify(&device).await?;
-    let mut faults = [None, None];
-    for (fault, offset) in faults.iter_mut().zip(label.geometry.label_offsets()) {
-        *fault = match device.read(offset, AlignedBuf::zeroed(Geometry::LABEL_BYTES)).await {
+    let mut faults = Vec::new();
+    for offset in label.geometry.label_offsets() {
+        faults.push(match device.read(offset, AlignedBuf::zeroed(Geometry::LABEL_BYTES)).await {
             Ok(bytes) => match Label::decode(&bytes) {
                 Ok(copy) if copy == label => None,
                 Ok(_) => Some("differs from the other copy".to_owned()),
                 Err(error) => Some(error.to_string()),
             },
             Err(error) => Some(error.to_string()),
-        };
+        });
     }
+    // A zoned device has a place more than copies.
+    if faults.len() > 2 {
+        faults.sort_by_key(Option::is_some);
+    }
+    let mut faults = faults.into_iter().take(2);
+    let faults = std::array::from_fn(|_| faults.next().flatten());
     Ok((Store::open(device, true).await?, faults))
 }

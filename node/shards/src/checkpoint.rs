@@ -262,6 +262,11 @@ impl<D: BlockDevice> Core<D> {
                 at = next;
                 chunk = dump.next(chunk_bytes);
             }
+            let must_finish = self.state.borrow().must_finish(extent);
+            if must_finish && let Err(error) = self.finish_extent(extent).await {
+                self.fail(&error);
+                return Err(error.into());
+            }
         }
         assert_eq!(Some(dump.bytes), snapshot.head.total_bytes(), "the snapshot does not change");
         Ok(CheckpointRef { sequence: snapshot.head.sequence, bytes: dump.bytes, crc: dump.crc.finalize(), parts })
@@ -292,7 +297,12 @@ impl<D: BlockDevice> Core<D> {
             (state.offset(extent, at), buf, end)
         };
         let bytes = buf.len() as u64;
-        if let Err(error) = self.device.write(offset, vec![buf.freeze()]).await {
+        let ready = if at == 0 { self.empty_extent(extent).await } else { Ok(()) };
+        let done = match ready {
+            Ok(()) => self.device.write(offset, vec![buf.freeze()]).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
             self.fail(&error);
             return Err(error.into());
         }

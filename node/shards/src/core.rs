@@ -6,10 +6,11 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use disk::{AlignedBuf, BlockDevice, DiskError, DiskOp};
-use format::{Geometry, Stream};
+use format::Stream;
 use futures::future::LocalBoxFuture;
 use tokio::sync::oneshot;
 
+use crate::anchors::AnchorLog;
 use crate::extent::Change;
 use crate::fault::FaultKind;
 use crate::handle::Payload;
@@ -25,6 +26,8 @@ pub(crate) struct Core<D> {
     pub(crate) locks: KeyLocks,
     /// Puts, gets and deletes under way: walks make room for them.
     foreground: Cell<u32>,
+    /// Where anchor pages go on a zoned device.
+    pub(crate) log: RefCell<AnchorLog>,
     spawned: RefCell<Vec<LocalBoxFuture<'static, ()>>>,
     /// Set when the state may allow new device operations; the serving loop looks at it.
     dirty: Cell<bool>,
@@ -47,6 +50,7 @@ impl<D: BlockDevice> Core<D> {
             state: RefCell::new(state),
             locks: KeyLocks::default(),
             foreground: Cell::new(0),
+            log: RefCell::default(),
             spawned: RefCell::new(Vec::new()),
             dirty: Cell::new(true),
             waker: RefCell::new(None),
@@ -111,6 +115,10 @@ impl<D: BlockDevice> Core<D> {
         if state.poison.is_some() {
             return;
         }
+        for stream in std::mem::take(&mut state.finish_due) {
+            let core = Rc::clone(self);
+            self.spawn(Box::pin(async move { core.finish_sealed(stream).await }));
+        }
         if state.anchor_dirty && !state.anchor_busy {
             (state.anchor_dirty, state.anchor_busy) = (false, true);
             let core = Rc::clone(self);
@@ -143,7 +151,11 @@ impl<D: BlockDevice> Core<D> {
 
     async fn write_segment(self: Rc<Self>, write: SegmentWrite) {
         let bytes: usize = write.parts.iter().map(|p| p.len()).sum();
-        let done = self.device.write(write.offset, write.parts).await;
+        let ready = if write.first { self.empty_extent(write.extent).await } else { Ok(()) };
+        let done = match ready {
+            Ok(()) => self.device.write(write.offset, write.parts).await,
+            Err(error) => Err(error),
+        };
         match done {
             Ok(()) => {
                 let mut state = self.state.borrow_mut();
@@ -167,11 +179,9 @@ impl<D: BlockDevice> Core<D> {
             let page = AlignedBuf::from_bytes(&anchor.encode(state.label.device, state.label.salt)).freeze();
             (anchor.sequence, page, anchor.opened)
         };
-        for offset in Geometry::anchor_offsets(sequence) {
-            if let Err(error) = self.device.write(offset, vec![page.clone()]).await {
-                self.fail(&error);
-                return;
-            }
+        if let Err(error) = self.put_anchor(sequence, page.clone()).await {
+            self.fail(&error);
+            return;
         }
         let mut state = self.state.borrow_mut();
         state.stats.writes += 2;
@@ -275,6 +285,7 @@ impl<D: BlockDevice> Core<D> {
         let lead = (offset - start) as usize;
         let buf = AlignedBuf::for_read((lead + len).next_multiple_of(align as usize));
         let bytes = buf.len() as u64;
+        let used = self.state.borrow().use_of_zone(start);
         let done = self.device.read(start, buf).await;
         let mut state = self.state.borrow_mut();
         state.stats.reads += 1;
@@ -283,6 +294,8 @@ impl<D: BlockDevice> Core<D> {
                 state.stats.read_bytes += bytes;
                 Ok((buf, lead))
             }
+            // What was read of a zone that was emptied meanwhile is not wanted any more, and no fault of the device.
+            Err(error) if state.use_of_zone(start) != used => Err(error.into()),
             Err(error) => {
                 state.stats.device_errors += 1;
                 state.faults.note(FaultKind::Read, Some(start), error.to_string());

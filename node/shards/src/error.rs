@@ -55,9 +55,12 @@ pub enum StoreError {
         /// What is gone.
         reason: String,
     },
-    /// Zones must be written from their start on, which the store does not do yet.
-    #[error("a zoned device cannot hold a store yet")]
-    Zoned,
+    /// The device is zoned, and its zones are not what a store needs.
+    #[error("the zoned device cannot hold a store: {what}")]
+    Zoned {
+        /// Why not.
+        what: &'static str,
+    },
     /// The device is too small for even the smallest layout.
     #[error("a device of {size_bytes} bytes is too small; {min_bytes} are needed")]
     TooSmall {

@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+mod anchors;
 mod checkpoint;
 mod core;
 mod error;
@@ -39,6 +40,7 @@ mod space;
 mod state;
 mod stats;
 mod walk;
+mod zones;
 
 pub use error::{StoreError, StoreResult};
 pub use fault::{FaultKind, FaultRecord};

@@ -144,10 +144,11 @@ impl<D: BlockDevice> Core<D> {
             if part.extent as usize >= count {
                 return Err(StoreError::Corrupt { offset: 0, what: "a checkpoint names an extent that is not there" });
             }
+            let end = self.readable_units(part.extent).await;
             let mut at = 0;
-            while loading.bytes < checkpoint.bytes && at < extent_units {
+            while loading.bytes < checkpoint.bytes && at < end {
                 let place = Place { generation: part.generation, ..self.state.borrow().place(part.extent, at) };
-                let Some(units) = self.load_piece(&place, &mut loading, count).await? else { break };
+                let Some(units) = self.load_piece(&place, end, &mut loading, count).await? else { break };
                 at += units;
             }
         }
@@ -164,13 +165,20 @@ impl<D: BlockDevice> Core<D> {
         Ok(head.shards)
     }
 
-    /// Reads the piece at `place`; gives the units it takes, or nothing when none is there.
-    async fn load_piece(&self, place: &Place, loading: &mut Loading<'_>, extents: usize) -> StoreResult<Option<u32>> {
+    /// Reads the piece at `place`, in an extent that can be read up to `end` (units); gives the units it takes, or nothing
+    /// when none is there.
+    async fn load_piece(
+        &self,
+        place: &Place,
+        end: u32,
+        loading: &mut Loading<'_>,
+        extents: usize,
+    ) -> StoreResult<Option<u32>> {
         let (offset, extent_units) = {
             let state = self.state.borrow();
             (state.offset(place.extent, place.offset_units), state.extent_units())
         };
-        let room = (extent_units - place.offset_units) as usize * UNIT_BYTES;
+        let room = (end - place.offset_units) as usize * UNIT_BYTES;
         let (buf, _) = self.read_span(offset, (CHUNK_MAX_BYTES + HEAD_ROOM_BYTES).min(room)).await?;
         let Ok((head, _)) = RecordHead::decode(&buf, place) else { return Ok(None) };
         let layout = head.layout();

@@ -11,6 +11,7 @@ use crate::fault::FaultKind;
 use crate::recover::RecoveryReport;
 use crate::state::State;
 use crate::{Limits, StoreError, StoreResult};
+use crate::{anchors, zones};
 
 /// Sequence numbers up to here leave room for more than any device can write.
 const SEQUENCE_MAX: u64 = u64::MAX / 2;
@@ -26,7 +27,8 @@ pub struct FormatOptions {
     pub salt: u32,
     /// Now; milliseconds since 1970.
     pub now_ms: u64,
-    /// Bytes of an extent; chosen by the device's size and kind when `None`.
+    /// Bytes of an extent; chosen by the device's size and kind when `None`. A zoned device's are its zones, whatever is
+    /// wished for.
     pub extent_bytes: Option<u32>,
 }
 
@@ -43,12 +45,11 @@ pub struct Store<D> {
 pub async fn identify<D: BlockDevice>(device: &D) -> StoreResult<Label> {
     let size_bytes = device.facts().size_bytes;
     let mut first_error = None;
-    for offset in [0, size_bytes.saturating_sub(Geometry::LABEL_BYTES as u64)] {
-        let label = match device.read(offset, AlignedBuf::zeroed(Geometry::LABEL_BYTES)).await {
-            Ok(buf) => Label::decode(&buf).map_err(StoreError::from),
-            Err(error) => Err(error.into()),
-        };
-        match label {
+    let zones = device.facts().zones;
+    let log = zones.and_then(|zones| Geometry::log_offsets_of(size_bytes, zones.zone_bytes));
+    let ends = [0, size_bytes.saturating_sub(Geometry::LABEL_BYTES as u64)];
+    for offset in log.as_ref().map_or(&ends[..], |log| &log[..]) {
+        match label_at(device, *offset, log.is_some()).await {
             Ok(label) if label.geometry.size_bytes > size_bytes => {
                 first_error.get_or_insert(StoreError::Unusable(FormatError::Invalid {
                     what: "device label",
@@ -59,7 +60,17 @@ pub async fn identify<D: BlockDevice>(device: &D) -> StoreResult<Label> {
             Err(error) => drop(first_error.get_or_insert(error)),
         }
     }
-    Err(first_error.expect("two copies were tried"))
+    Err(first_error.expect("every copy was tried"))
+}
+
+/// The label copy at `offset`; one in a zone counts when there is an anchor page with it.
+async fn label_at<D: BlockDevice>(device: &D, offset: u64, in_zone: bool) -> StoreResult<Label> {
+    let least = offset + (Geometry::LABEL_BYTES + Geometry::ANCHOR_BYTES) as u64;
+    if in_zone && device.write_pointer(offset).await? < least {
+        return Err(StoreError::Unusable(FormatError::Absent("device label")));
+    }
+    let buf = device.read(offset, AlignedBuf::zeroed(Geometry::LABEL_BYTES)).await?;
+    Ok(Label::decode(&buf)?)
 }
 
 impl<D: BlockDevice> Store<D> {
@@ -67,22 +78,24 @@ impl<D: BlockDevice> Store<D> {
     /// whose formatting was cut short is not a store.
     ///
     /// # Errors
-    /// [`StoreError::TooSmall`], [`StoreError::Zoned`], or the device's error.
+    /// [`StoreError::TooSmall`], [`StoreError::Zoned`] where its zones are not what a store needs, or the device's error.
     pub async fn format(device: &D, options: &FormatOptions) -> StoreResult<Label> {
         let facts = device.facts();
-        if facts.zoned || facts.zones.is_some() {
-            return Err(StoreError::Zoned);
-        }
-        let geometry = match options.extent_bytes {
-            Some(extent_bytes) => Geometry::new(facts.size_bytes, extent_bytes),
-            None => Geometry::for_device(facts.size_bytes, facts.rotational),
+        let zones = zones::usable(facts)?;
+        let geometry = match (zones, options.extent_bytes) {
+            (Some(zones), _) => Geometry::in_zones(facts.size_bytes, zones.zone_bytes, zones.capacity_bytes),
+            (None, Some(extent_bytes)) => Geometry::new(facts.size_bytes, extent_bytes),
+            (None, None) => Geometry::for_device(facts.size_bytes, facts.rotational),
         };
-        let geometry = geometry.ok_or(StoreError::TooSmall {
-            size_bytes: facts.size_bytes,
-            min_bytes: Geometry::EXTENTS_START
-                + u64::from(Geometry::MIN_EXTENTS) * u64::from(Geometry::USUAL_MIN_EXTENT_BYTES)
-                + Geometry::LABEL_BYTES as u64,
-        })?;
+        let min_bytes = match zones {
+            Some(zones) => (u64::from(Geometry::MIN_EXTENTS) + Geometry::LOG_ZONES as u64) * zones.zone_bytes,
+            None => {
+                Geometry::EXTENTS_START
+                    + u64::from(Geometry::MIN_EXTENTS) * u64::from(Geometry::USUAL_MIN_EXTENT_BYTES)
+                    + Geometry::LABEL_BYTES as u64
+            }
+        };
+        let geometry = geometry.ok_or(StoreError::TooSmall { size_bytes: facts.size_bytes, min_bytes })?;
         let label = Label {
             cluster: options.cluster,
             device: options.device,
@@ -90,6 +103,13 @@ impl<D: BlockDevice> Store<D> {
             salt: options.salt,
             created_ms: options.now_ms,
         };
+        let anchor = Anchor { sequence: 1, boot: 0, checkpoint: None, opened: Vec::new(), partial: false };
+        let page = AlignedBuf::from_bytes(&anchor.encode(label.device, label.salt)).freeze();
+        if zones.is_some() {
+            zones::finish_parts(device, &geometry).await?;
+            anchors::format_log(device, &label, page).await?;
+            return Ok(label);
+        }
         let blank = AlignedBuf::zeroed(Geometry::LABEL_BYTES).freeze();
         for offset in geometry.label_offsets() {
             device.write(offset, vec![blank.clone()]).await?;
@@ -99,8 +119,6 @@ impl<D: BlockDevice> Store<D> {
         for ring in Geometry::ANCHOR_RINGS {
             device.write(ring, vec![rings.clone()]).await?;
         }
-        let anchor = Anchor { sequence: 1, boot: 0, checkpoint: None, opened: Vec::new(), partial: false };
-        let page = AlignedBuf::from_bytes(&anchor.encode(label.device, label.salt)).freeze();
         for offset in Geometry::anchor_offsets(anchor.sequence) {
             device.write(offset, vec![page.clone()]).await?;
         }
@@ -127,7 +145,9 @@ impl<D: BlockDevice> Store<D> {
     /// As [`Self::open`].
     pub async fn open_with(device: D, read_only: bool, limits: Limits) -> StoreResult<Self> {
         let label = identify(&device).await?;
-        let core = Core::new(device, State::new(label, read_only, limits));
+        let mut state = State::new(label, read_only, limits);
+        state.zones = zones::of_label(device.facts(), &label)?;
+        let core = Core::new(device, state);
         let report = core.recover().await?;
         for (offset, what) in &report.damage {
             tracing::error!(device = %label.device, offset, what, "damage found while opening the device");
@@ -166,6 +186,8 @@ impl<D: BlockDevice> Store<D> {
 impl<D: BlockDevice> Core<D> {
     /// Starts a new life of the device: its number is durable before any generation is drawn under it.
     async fn begin_boot(&self) -> StoreResult<()> {
+        let geometry = self.state.borrow().label.geometry;
+        zones::finish_parts(&self.device, &geometry).await?;
         let (sequence, page) = {
             let mut state = self.state.borrow_mut();
             state.boot = state.boot.checked_add(1).expect("a device is opened fewer than 2^32 times");
@@ -182,9 +204,7 @@ impl<D: BlockDevice> Core<D> {
             (anchor.sequence, AlignedBuf::from_bytes(&anchor.encode(state.label.device, state.label.salt)))
         };
         let page = page.freeze();
-        for offset in Geometry::anchor_offsets(sequence) {
-            self.device.write(offset, vec![page.clone()]).await?;
-        }
+        self.put_anchor(sequence, page).await?;
         self.device.flush().await?;
         // Whatever recovery read is on the medium now.
         self.state.borrow_mut().free_dead();

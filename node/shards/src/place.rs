@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use disk::{AlignedBuf, AlignedBytes, IO_ALIGN};
 use format::{
-    BLOCK_BYTES, DIRECT_MIN_BYTES, RecordHead, RecordKind, RecordLayout, ShardKey, Stream, UNIT_BYTES, block_checksums,
+    BLOCK_BYTES, DIRECT_MIN_BYTES, ExtentState, RecordHead, RecordKind, RecordLayout, ShardKey, Stream, UNIT_BYTES,
+    block_checksums,
 };
 use tokio::sync::oneshot;
 
@@ -50,6 +51,8 @@ pub(crate) struct SegmentWrite {
     pub(crate) extent: u32,
     pub(crate) segment: u64,
     pub(crate) offset: u64,
+    /// It is the extent's first.
+    pub(crate) first: bool,
     pub(crate) parts: Vec<AlignedBytes>,
 }
 
@@ -57,7 +60,7 @@ impl State {
     /// The next device write for `stream`, when one is due.
     pub(crate) fn plan_write(&mut self, stream: Stream) -> Option<SegmentWrite> {
         loop {
-            if self.paused || self.poison.is_some() {
+            if self.paused || self.poison.is_some() || self.is_zone_busy(stream) {
                 return None;
             }
             let front = self.queues[&stream].front()?;
@@ -68,7 +71,7 @@ impl State {
             let (small, record_bytes) = (front.is_small(), front.layout().record_bytes);
             let tombstone = matches!(front.change, Change::Remove(_));
             let Some(extent) = self.extent_with_room(stream, record_bytes, tombstone) else {
-                if self.space_may_come(stream) {
+                if self.unfinished.contains_key(&stream) || self.space_may_come(stream) {
                     return None;
                 }
                 self.answer_front(stream, Err(StoreError::Full));
@@ -109,6 +112,9 @@ impl State {
                 return Some(extent);
             }
             self.seal(stream);
+            if self.unfinished.contains_key(&stream) {
+                return None;
+            }
         }
         self.open_extent(stream, tombstone)
     }
@@ -247,7 +253,7 @@ impl State {
         self.next_segment += 1;
         let track = self.tracks.get_mut(&extent).expect("an open extent is tracked");
         track.segments.push_back(Segment { id, end_units, bytes, small, written: false, records });
-        SegmentWrite { extent, segment: id, offset: self.offset(extent, start), parts }
+        SegmentWrite { extent, segment: id, offset: self.offset(extent, start), first: start == 0, parts }
     }
 
     /// A device write has finished well.
@@ -289,7 +295,7 @@ impl State {
         }
         let extents = &self.extents;
         self.tracks.retain(|extent, track| {
-            !track.segments.is_empty() || matches!(extents[*extent as usize].state, format::ExtentState::Open(_))
+            !track.segments.is_empty() || matches!(extents[*extent as usize].state, ExtentState::Open(_))
         });
     }
 }

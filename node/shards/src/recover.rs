@@ -15,8 +15,8 @@ use std::rc::Rc;
 
 use disk::{AlignedBuf, BlockDevice, IO_ALIGN};
 use format::{
-    Anchor, ExtentState, FormatError, Geometry, OpenedExtent, Place, RecordHead, RecordKind, RecordLayout, Stream,
-    UNIT_BYTES, decode_tombstone,
+    Anchor, ExtentState, FormatError, OpenedExtent, Place, RecordHead, RecordKind, RecordLayout, Stream, UNIT_BYTES,
+    decode_tombstone,
 };
 
 use crate::StoreResult;
@@ -124,7 +124,7 @@ impl<D: BlockDevice> Core<D> {
     }
 
     async fn find_start(self: &Rc<Self>, report: &mut RecoveryReport) -> StoreResult<Start> {
-        let (mut anchors, suspect) = self.read_anchors(report).await;
+        let (mut anchors, suspect) = self.read_anchors(report).await?;
         let mut start = Start {
             anchor: anchors.last().cloned().unwrap_or(Anchor {
                 sequence: 0,
@@ -200,43 +200,6 @@ impl<D: BlockDevice> Core<D> {
         Ok(start)
     }
 
-    /// All valid anchor pages, oldest first; and whether a page is damaged that may have been the newest.
-    async fn read_anchors(&self, report: &mut RecoveryReport) -> (Vec<Anchor>, bool) {
-        let (device, salt) = {
-            let state = self.state.borrow();
-            (state.label.device, state.label.salt)
-        };
-        let ring_bytes = Geometry::ANCHOR_BYTES * Geometry::ANCHOR_SLOTS as usize;
-        let mut rings = Vec::new();
-        for ring in Geometry::ANCHOR_RINGS {
-            match self.read_span(ring, ring_bytes).await {
-                Ok((buf, _)) => rings.push(Some(buf)),
-                Err(error) => {
-                    report.damage.push((ring, format!("an anchor ring cannot be read: {error}")));
-                    rings.push(None);
-                }
-            }
-        }
-        let (mut anchors, mut suspect): (Vec<Anchor>, bool) = (Vec::new(), false);
-        for slot in 0..Geometry::ANCHOR_SLOTS as usize {
-            let at = slot * Geometry::ANCHOR_BYTES;
-            let copies: Vec<_> = rings
-                .iter()
-                .map(|ring| {
-                    ring.as_ref().map(|ring| Anchor::decode(&ring[at..at + Geometry::ANCHOR_BYTES], device, salt))
-                })
-                .collect();
-            let best = copies.iter().flatten().filter_map(|copy| copy.as_ref().ok()).max_by_key(|a| a.sequence);
-            match best {
-                Some(anchor) => anchors.push(anchor.clone()),
-                // An empty slot is Absent in both copies; anything else was once a page.
-                None => suspect |= copies.iter().any(|copy| !matches!(copy, Some(Err(FormatError::Absent(_))))),
-            }
-        }
-        anchors.sort_by_key(|anchor| anchor.sequence);
-        (anchors, suspect)
-    }
-
     /// Takes the extents opened since the checkpoint over; gives those to scan, and from where.
     fn adopt_opened(&self, opened: &[OpenedExtent]) -> Vec<(u32, u32)> {
         let mut state = self.state.borrow_mut();
@@ -291,6 +254,9 @@ impl<D: BlockDevice> Core<D> {
         let extents = self.state.borrow().label.geometry.extents;
         let mut found = Vec::new();
         for extent in 0..extents {
+            if self.readable_units(extent).await == 0 {
+                continue;
+            }
             let offset = self.state.borrow().offset(extent, 0);
             let Ok((buf, _)) = self.read_span(offset, UNIT_BYTES).await else { continue };
             let mut state = self.state.borrow_mut();
@@ -323,7 +289,7 @@ impl<D: BlockDevice> Core<D> {
         found: &mut Vec<(u64, Effect)>,
         report: &mut RecoveryReport,
     ) -> StoreResult<()> {
-        let end = self.state.borrow().extent_units();
+        let end = self.readable_units(extent).await;
         let mut window = Window { core: self, extent, start: 0, buf: None };
         let mut at = from_units;
         while at < end {

@@ -64,7 +64,9 @@ impl State {
         let entry = &self.extents[extent as usize];
         let holds_no_tombstones =
             matches!(entry.state, ExtentState::Sealed(Stream::Data | Stream::Journal | Stream::Moved));
-        let dead = holds_no_tombstones && entry.live_units == 0 && !self.tracks.contains_key(&extent);
+        let unfinished = self.unfinished.values().any(|unfinished| *unfinished == extent);
+        let idle = !unfinished && !self.tracks.contains_key(&extent);
+        let dead = holds_no_tombstones && entry.live_units == 0 && idle;
         let known = self.checkpoint.is_some() && !self.anchor_turning;
         if !dead || !known || self.read_only || self.poison.is_some() || self.is_named(extent) {
             return;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use disk::ZoneFacts;
 use format::{
     ANCHOR_MAX_OPENED, Anchor, CheckpointRef, ExtentState, Label, OpenedExtent, Place, ShardKey, Space, Stream,
     UNIT_BYTES,
@@ -42,6 +43,13 @@ pub(crate) struct State {
     /// The open extent of each stream but `Checkpoint`.
     pub(crate) open: BTreeMap<Stream, u32>,
     pub(crate) tracks: BTreeMap<u32, Track>,
+    /// The zones of a zoned device.
+    pub(crate) zones: Option<ZoneFacts>,
+    /// The extent of each stream that was sealed before its zone was full, until that is finished: the stream opens no
+    /// other before, and the extent does not become free.
+    pub(crate) unfinished: BTreeMap<Stream, u32>,
+    /// Streams whose zones are to be finished now.
+    pub(crate) finish_due: Vec<Stream>,
     pub(crate) queues: BTreeMap<Stream, VecDeque<WriteItem>>,
     /// The newest sequence number given out.
     pub(crate) sequence: u64,
@@ -104,6 +112,9 @@ impl State {
             died_units: 0,
             open: BTreeMap::new(),
             tracks: BTreeMap::new(),
+            zones: None,
+            unfinished: BTreeMap::new(),
+            finish_due: Vec::new(),
             queues: Stream::ALL.into_iter().map(|stream| (stream, VecDeque::new())).collect(),
             sequence: 0,
             boot: 0,
@@ -219,6 +230,11 @@ impl State {
             entry.state = ExtentState::Sealed(stream);
             let live = entry.live_units;
             self.sealed.insert((live, extent));
+            if self.must_finish(extent) {
+                let before = self.unfinished.insert(stream, extent);
+                assert_eq!(before, None, "an extent is not opened before its predecessor is finished");
+                self.finish_due.push(stream);
+            }
         }
     }
 
@@ -277,7 +293,7 @@ impl State {
 
     /// Nothing placed is still on its way.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.tracks.values().all(|track| track.segments.is_empty()) && !self.anchor_busy
+        self.tracks.values().all(|track| track.segments.is_empty()) && !self.anchor_busy && self.unfinished.is_empty()
     }
 
     pub(crate) fn anchor(&mut self) -> Anchor {

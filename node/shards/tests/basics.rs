@@ -350,21 +350,6 @@ fn a_device_whose_numbers_are_used_up_is_refused_by_name() {
 }
 
 #[test]
-fn a_zoned_device_is_refused_by_name() {
-    let zones = disk::ZoneFacts { zone_bytes: 1 << 20, capacity_bytes: 1 << 20, conventional_zones: 2, max_open: None };
-    let shape = simdisk::Shape { sector_bytes: 512, zones: Some(zones) };
-    let disk = SimDisk::with_shape(64 << 20, 1, simdisk::FaultAtlas::default(), shape);
-    let options = shards::FormatOptions {
-        cluster: base::ClusterId([1; 16]),
-        device: DeviceId([2; 16]),
-        salt: 77,
-        now_ms: 0,
-        extent_bytes: Some(EXTENT_BYTES),
-    };
-    assert_eq!(block_on(Store::format(&disk, &options)), Err(StoreError::Zoned));
-}
-
-#[test]
 fn a_damaged_label_copy_is_survived_and_two_are_refused() {
     let disk = fresh(64);
     let last = disk.facts().size_bytes - 4096;

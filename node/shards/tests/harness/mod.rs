@@ -11,15 +11,18 @@ use simdisk::SimDisk;
 /// 256 KiB: reclaim and checkpoints happen after a few writes.
 pub(crate) const EXTENT_BYTES: u32 = 256 << 10;
 
-pub(crate) fn format(disk: &SimDisk) {
-    let options = FormatOptions {
+pub(crate) fn options() -> FormatOptions {
+    FormatOptions {
         cluster: ClusterId([1; 16]),
         device: DeviceId([2; 16]),
         salt: 77,
         now_ms: 0,
         extent_bytes: Some(EXTENT_BYTES),
-    };
-    block_on(Store::format(disk, &options)).expect("a fresh disk can be formatted");
+    }
+}
+
+pub(crate) fn format(disk: &SimDisk) {
+    block_on(Store::format(disk, &options())).expect("a fresh disk can be formatted");
 }
 
 /// Opens the store on `disk`, runs `client` against it and closes it in order.
