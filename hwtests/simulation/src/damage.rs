@@ -136,9 +136,21 @@ pub(crate) struct Blast {
 pub(crate) fn aim(disk: &SimDisk, label: &Label, target: Target, copy: u8, rng: &SeededEntropy) -> Blast {
     let copy = usize::from(copy);
     match target {
+        Target::Label if label.geometry.zone_bytes.is_some() => {
+            let zones = log_in_use(disk, label);
+            let good = |zone: u64| Label::decode(&disk.raw_read(zone, Geometry::LABEL_BYTES)).is_ok();
+            // One copy: the other must be good.
+            let at = zones.get(copy).filter(|_| zones.iter().all(|(zone, _)| good(*zone)));
+            let at = at.map(|(zone, _)| zone + rng.below(Geometry::LABEL_BYTES as u64));
+            Blast { at, ..Blast::default() }
+        }
         Target::Label => {
             let at = label.geometry.label_offsets()[copy] + rng.below(Geometry::LABEL_BYTES as u64);
             Blast { at: Some(at), ..Blast::default() }
+        }
+        Target::Anchor if label.geometry.zone_bytes.is_some() => {
+            let at = log_in_use(disk, label).get(copy).map(|(_, page)| page + rng.below(Geometry::ANCHOR_BYTES as u64));
+            Blast { at, ..Blast::default() }
         }
         Target::Anchor => {
             let page = |sequence| Geometry::anchor_offsets(sequence)[copy];
@@ -162,6 +174,21 @@ pub(crate) fn aim(disk: &SimDisk, label: &Label, target: Target, copy: u8, rng: 
         Target::Header(key) => aim_at_record(disk, label, key, false, rng),
         Target::Payload(key) => aim_at_record(disk, label, key, true, rng),
     }
+}
+
+/// The zones of the anchor log that hold the newest page: where each starts, and where the page is.
+fn log_in_use(disk: &SimDisk, label: &Label) -> Vec<(u64, u64)> {
+    let mut found = Vec::new();
+    for start in label.geometry.log_offsets().into_iter().flatten() {
+        let raw = disk.raw_read(start, label.geometry.extent_bytes as usize);
+        let decode = |bytes: &[u8]| Anchor::decode(bytes, label.device, label.salt).ok().map(|anchor| anchor.sequence);
+        let pages = (start..).step_by(Geometry::ANCHOR_BYTES).zip(raw.chunks(Geometry::ANCHOR_BYTES));
+        let newest = pages.filter_map(|(at, bytes)| Some((decode(bytes)?, at))).max();
+        found.extend(newest.map(|(sequence, at)| (sequence, start, at)));
+    }
+    let newest = found.iter().map(|(sequence, ..)| *sequence).max();
+    let in_use = found.into_iter().filter(|(sequence, ..)| Some(*sequence) == newest);
+    in_use.map(|(_, start, at)| (start, at)).collect()
 }
 
 fn aim_at_record(disk: &SimDisk, label: &Label, key: Key, payload: bool, rng: &SeededEntropy) -> Blast {

@@ -1,13 +1,19 @@
 //! Draws runs from seeds. Arguments keep to the corners of the format; few keys, so that operations meet.
 
 use base::{Entropy, SeededEntropy};
-use format::{DIRECT_MIN_BYTES, PAYLOAD_MAX_BYTES, RecordLayout};
+use format::{DIRECT_MIN_BYTES, Geometry, PAYLOAD_MAX_BYTES, RecordLayout};
 use shards::Limits;
 
-use crate::plan::{Config, Key, Op, Plan, Target};
+use crate::plan::{Config, Key, Op, Plan, Target, Zones};
 
 /// Extent size of most runs: reclaim and checkpoints happen after a few writes.
 const EXTENT_BYTES: u32 = 256 << 10;
+
+/// One device in so many is zoned.
+const ZONED_ONE_IN: u64 = 4;
+
+/// Fewest zones that a store must be able to have written in part.
+const OPEN_MIN: u32 = 8;
 
 /// What sort of trouble a run is about. Runs without faults stay strict, so that what is relaxed under faults
 /// cannot hide anything.
@@ -30,9 +36,18 @@ impl Weather {
     pub const ALL: [Self; 5] = [Self::Calm, Self::Crashes, Self::Errors, Self::Damage, Self::Lies];
 }
 
+/// What devices runs are drawn for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Devices {
+    /// Both sorts; some of them zoned.
+    All,
+    /// Zoned ones alone.
+    Zoned,
+}
+
 /// The run that `seed` decides.
 #[must_use]
-pub fn plan(seed: u64) -> Plan {
+pub fn plan(seed: u64, devices: Devices) -> Plan {
     let rng = SeededEntropy::new(seed);
     let weather = match rng.below(10) {
         0..=1 => Weather::Calm,
@@ -41,14 +56,14 @@ pub fn plan(seed: u64) -> Plan {
         7..=8 => Weather::Damage,
         _ => Weather::Lies,
     };
-    plan_in(seed, weather)
+    plan_in(seed, weather, devices)
 }
 
 /// The run that `seed` decides, of one sort.
 #[must_use]
-pub fn plan_in(seed: u64, weather: Weather) -> Plan {
+pub fn plan_in(seed: u64, weather: Weather, devices: Devices) -> Plan {
     let rng = SeededEntropy::new(seed ^ 0x7077);
-    let mut draw = Draw::new(&rng, weather);
+    let mut draw = Draw::new(&rng, weather, zones(seed, devices));
     let count = if rng.one_in(8) { 60 + rng.below(120) } else { 4 + rng.below(44) };
     let mut ops = Vec::new();
     while (ops.len() as u64) < count {
@@ -63,9 +78,9 @@ pub fn plan_in(seed: u64, weather: Weather) -> Plan {
 
 /// A run of one life without faults, for cutting it at every device operation.
 #[must_use]
-pub fn short_life(seed: u64) -> Plan {
+pub fn short_life(seed: u64, devices: Devices) -> Plan {
     let rng = SeededEntropy::new(seed ^ 0x5407);
-    let mut draw = Draw::new(&rng, Weather::Calm);
+    let mut draw = Draw::new(&rng, Weather::Calm, zones(seed, devices));
     // Filling a device takes a hundred operations of the device each; a life is run once for every one of them.
     let count = if draw.filling { 3 + rng.below(6) } else { 8 + rng.below(24) };
     let mut ops = Vec::new();
@@ -90,12 +105,13 @@ struct Draw<'a> {
 }
 
 impl<'a> Draw<'a> {
-    fn new(rng: &'a SeededEntropy, weather: Weather) -> Self {
+    fn new(rng: &'a SeededEntropy, weather: Weather, zones: Option<(Zones, u32)>) -> Self {
         let filling = rng.one_in(5);
         let extents = if rng.one_in(2) { 24 } else { 24 + rng.below(17) as u32 };
         let config = Config {
             extents,
             extent_bytes: if rng.one_in(16) { 2 * EXTENT_BYTES } else { EXTENT_BYTES },
+            zones: None,
             limits: limits(rng),
             clients: 1 + rng.below(4) as u8,
             keys: if filling { 40 + rng.below(60) as u8 } else { 2 + rng.below(14) as u8 },
@@ -106,6 +122,9 @@ impl<'a> Draw<'a> {
             recovery_cut: None,
             sudden: rng.one_in(2),
         };
+        // Drawn apart, so that seeds of other devices mean what they always did.
+        let config =
+            zones.map_or(config, |(zones, extent_bytes)| Config { zones: Some(zones), extent_bytes, ..config });
         Self { rng, weather, config, next_id: 0, sizes: rng.below(4), filling }
     }
 
@@ -313,6 +332,23 @@ fn corner(rng: &SeededEntropy, corners: &[u32]) -> u32 {
     }
 }
 
+/// The zones of the device of `seed`, if it has some, and what each holds: seldom more than a zone must hold at least,
+/// so that the log of anchor pages goes from zone to zone every few pages.
+fn zones(seed: u64, devices: Devices) -> Option<(Zones, u32)> {
+    let rng = SeededEntropy::new(seed ^ 0x20e5);
+    if devices == Devices::All && !rng.one_in(ZONED_ONE_IN) {
+        return None;
+    }
+    let pages = if rng.one_in(8) { 60 } else { rng.below(6) as u32 };
+    let zones = Zones {
+        hole_bytes: if rng.one_in(2) { 0 } else { 4096 * (1 + rng.below(40) as u32) },
+        conventional: if rng.one_in(2) { 0 } else { rng.below(6) as u32 },
+        max_open: [None, Some(OPEN_MIN), Some(OPEN_MIN), Some(14)][rng.below(4) as usize],
+        sector_bytes: if rng.one_in(4) { 4096 } else { 512 },
+    };
+    Some((zones, Geometry::MIN_ZONE_BYTES + 4096 * pages))
+}
+
 fn limits(rng: &SeededEntropy) -> Limits {
     let usual = Limits::default();
     match rng.below(4) {
@@ -345,6 +381,7 @@ mod tests {
 
     #[test]
     fn a_seed_decides_the_plan() {
+        let plan = |seed| plan(seed, Devices::All);
         assert_eq!(plan(9), plan(9));
         assert_ne!(plan(9).ops, plan(10).ops);
     }
@@ -352,9 +389,9 @@ mod tests {
     #[test]
     fn every_sort_of_weather_is_drawn_and_only_its_own_faults() {
         for seed in 0..200 {
-            let calm = plan_in(seed, Weather::Calm);
+            let calm = plan_in(seed, Weather::Calm, Devices::All);
             assert!(calm.ops.iter().all(|(_, op)| !matches!(op, Op::Crash(..) | Op::FailReads(_) | Op::Flip(..))));
-            let crashes = plan_in(seed, Weather::Crashes);
+            let crashes = plan_in(seed, Weather::Crashes, Devices::All);
             assert!(crashes.ops.iter().all(|(_, op)| !matches!(op, Op::LoseWrite | Op::FailWrite | Op::Flip(..))));
         }
     }

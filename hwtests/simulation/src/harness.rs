@@ -4,7 +4,7 @@ use base::SeededEntropy;
 use format::ShardKey;
 
 use crate::content::{Held, Value};
-use crate::draw;
+use crate::draw::{self, Devices};
 use crate::failure::{Failure, Law};
 use crate::mock::MockStore;
 use crate::model::Model;
@@ -30,8 +30,14 @@ pub struct Outcome {
 /// Runs what `seed` stands for.
 #[must_use]
 pub fn run(seed: u64) -> Outcome {
+    run_on(seed, Devices::All)
+}
+
+/// Runs what `seed` stands for, on devices of one sort.
+#[must_use]
+pub fn run_on(seed: u64, devices: Devices) -> Outcome {
     if seed % EVERY_CUT_ONE_IN == 1 {
-        return every_cut(seed);
+        return every_cut(seed, devices);
     }
     if seed % MODEL_ONE_IN == 2 {
         let mut tally = Tally::default();
@@ -39,15 +45,15 @@ pub fn run(seed: u64) -> Outcome {
         let wrong = || Failure::new(Law::Linearizability, "the model does not explain the mock");
         return Outcome { tally, found: model_disagrees(Model::default(), seed).then(|| (wrong(), None)) };
     }
-    let plan = draw::plan(seed);
+    let plan = draw::plan(seed, devices);
     let report = runner::run(&plan);
     Outcome { tally: report.tally, found: report.failure.map(|failure| (failure, Some(plan))) }
 }
 
 /// Cuts a short life at every device write and flush; every other recovery is cut too.
 #[must_use]
-pub fn every_cut(seed: u64) -> Outcome {
-    let mut plan = draw::short_life(seed);
+pub fn every_cut(seed: u64, devices: Devices) -> Outcome {
+    let mut plan = draw::short_life(seed, devices);
     let mut tally = Tally::default();
     for cut in 0.. {
         plan.config.cut_at = Some(cut);

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod blank;
 mod client;
 pub mod content;
 mod damage;

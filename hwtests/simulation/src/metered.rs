@@ -58,4 +58,19 @@ impl BlockDevice for Metered {
         self.count();
         self.disk.discard(offset, len_bytes)
     }
+
+    fn write_pointer(&self, offset: u64) -> impl Future<Output = DiskResult<u64>> {
+        self.count();
+        self.disk.write_pointer(offset)
+    }
+
+    fn reset_zone(&self, offset: u64) -> impl Future<Output = DiskResult<()>> {
+        self.count();
+        self.disk.reset_zone(offset)
+    }
+
+    fn finish_zone(&self, offset: u64) -> impl Future<Output = DiskResult<()>> {
+        self.count();
+        self.disk.finish_zone(offset)
+    }
 }

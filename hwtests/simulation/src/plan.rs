@@ -150,13 +150,28 @@ fn smaller(len: u32) -> impl Iterator<Item = u32> {
     [1, 9, 512, 4096, 40_000].into_iter().filter(move |smaller| *smaller < len)
 }
 
+/// The zones of a zoned device, beside what they hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Zones {
+    /// Bytes of each that cannot be written.
+    pub hole_bytes: u32,
+    /// How many at the start can be written anywhere.
+    pub conventional: u32,
+    /// How many may be written in part at once.
+    pub max_open: Option<u32>,
+    /// Bytes of a sector.
+    pub sector_bytes: u32,
+}
+
 /// What runs are like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
     /// Extents of the device.
     pub extents: u32,
-    /// Bytes of an extent.
+    /// Bytes of an extent; of a zone that can be written, on a zoned device.
     pub extent_bytes: u32,
+    /// The device's zones.
+    pub zones: Option<Zones>,
     /// Bounds of the store.
     pub limits: Limits,
     /// Clients side by side.

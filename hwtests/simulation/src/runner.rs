@@ -56,6 +56,7 @@ pub fn run(plan: &Plan) -> Report {
     };
     let mut tally = shared.tally.try_borrow().map(|tally| tally.clone()).unwrap_or_default();
     tally.add("sequences", 1);
+    tally.add("sequences on zoned devices", plan.config.zones.is_some().into());
     tally.add_faults(&shared.disk.borrow().injected());
     Report { tally, failure }
 }
@@ -97,10 +98,7 @@ pub(crate) struct World {
 impl World {
     fn new(plan: &Plan) -> Self {
         let config = plan.config;
-        let size = Geometry::EXTENTS_START
-            + u64::from(config.extents) * u64::from(config.extent_bytes)
-            + Geometry::LABEL_BYTES as u64;
-        let disk = SimDisk::new(size, plan.seed ^ 0xd15c);
+        let disk = crate::blank::device(&config, plan.seed ^ 0xd15c);
         let options = FormatOptions {
             cluster: ClusterId([1; 16]),
             device: DeviceId([2; 16]),
@@ -319,6 +317,11 @@ impl World {
     pub(crate) fn disarm_writes(&mut self) {
         let disk = self.disk();
         disk.set_good(0..self.label.geometry.size_bytes);
+        if self.shared.config.zones.is_some() {
+            // Every byte of a zone has its turn: there is none to write in vain.
+            disk.call_off_failing_writes();
+            self.shared.asked.writes.set(disk.injected().write_errors);
+        }
         while disk.injected().write_errors < self.shared.asked.writes.get() {
             let page = AlignedBuf::zeroed(Geometry::LABEL_BYTES).freeze();
             let _ = block_on(disk.write(UNUSED_OFFSET, vec![page]));
@@ -451,7 +454,8 @@ impl World {
         let blast = damage::aim(&disk, &self.label, target, self.shared.config.copy, &self.rng);
         let Some(at) = blast.at else { return Ok(()) };
         self.shared.damaged.set(true);
-        if bad {
+        // A larger sector would take records along that are not aimed at.
+        if bad && disk.facts().sector_bytes == 512 {
             disk.set_bad(at..at + 1);
             self.shared.armed.writes.set(true);
         } else {

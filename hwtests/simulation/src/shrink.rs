@@ -79,9 +79,10 @@ fn simplify_ops(best: &mut Shrunk, runs_max: u32) {
 }
 
 fn simplify_config(best: &mut Shrunk, runs_max: u32) {
-    let changes: [fn(&mut Config); 8] = [
+    let changes: [fn(&mut Config); 9] = [
         |config| config.limits = Limits::default(),
         |config| config.clients = 1,
+        |config| config.zones = None,
         |config| config.slow_one_in = 0,
         |config| config.sudden = false,
         |config| config.store_weight = 4,

@@ -2,6 +2,7 @@
 //!
 //! `HOLDFAST_SEEDS` and `HOLDFAST_START` choose other seeds; a failure prints its seed and the reduced run.
 
+use simulation::draw::Devices;
 use simulation::harness::{self, Outcome};
 use simulation::shrink::shrink;
 use simulation::tally::{PROBES, Tally};
@@ -44,8 +45,14 @@ fn drawn_runs_break_no_law_and_reach_the_rare_paths() {
 }
 
 #[test]
+fn runs_on_zoned_devices_break_no_law() {
+    let tally = all(400, |seed| harness::run_on(seed, Devices::Zoned));
+    assert!(tally.get("sequences") == tally.get("sequences on zoned devices"), "nothing else was run");
+}
+
+#[test]
 fn lives_cut_at_every_device_operation_break_no_law() {
-    let tally = all(48, harness::every_cut);
+    let tally = all(48, |seed| harness::every_cut(seed, Devices::All));
     assert!(tally.get("cuts at a given operation") > 16 * tally.get("lives cut everywhere"), "cuts reach the middle");
 }
 
