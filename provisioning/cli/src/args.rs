@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::rack_args::{Access, ClusterVerb, ControllerArgs, DeviceVerb, NodeVerb, RackArgs, TokenVerb};
 use crate::size::Size;
 
 const EXIT_CODES: &str = "Exit codes:
@@ -46,6 +47,27 @@ pub(crate) enum Verb {
     Dump(DumpArgs),
     /// Rebuild objects from devices at rest, with no metadata and no service; changes nothing on them.
     Salvage(SalvageArgs),
+    /// Is anything at risk, and what is the rack doing about it: one screen.
+    Status {
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Make a cluster.
+    #[command(subcommand)]
+    Cluster(ClusterVerb),
+    /// Run the rack's controller.
+    Controller(ControllerArgs),
+    /// Run this host's daemon; list, show, drain and remove nodes.
+    #[command(subcommand)]
+    Node(NodeVerb),
+    /// List, show, locate, drain and remove devices.
+    #[command(subcommand)]
+    Device(DeviceVerb),
+    /// Make and list tokens with which nodes join.
+    #[command(subcommand)]
+    Token(TokenVerb),
+    /// Run a whole rack on this machine: a controller and several nodes as processes on loopback.
+    Rack(RackArgs),
     /// Print the version.
     Version,
 }
