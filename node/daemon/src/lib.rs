@@ -16,5 +16,5 @@ mod report;
 pub use device::{DeviceError, DeviceSpec};
 pub use gateway::{Keys, Secret};
 pub use node::{DevConfig, DevEvents, Doors, NodeError, run};
-pub use rack_node::{RackDoors, RackNodeConfig, RackNodeError, run_rack_node};
 pub use offline::{OfflineDevice, OfflineError, open_offline};
+pub use rack_node::{RackDoors, RackNodeConfig, RackNodeError, run_rack_node};

@@ -128,7 +128,8 @@ pub async fn run_rack_node(
     let s3 = s3.map_err(|reason| NodeError::Address { addr: config.s3_addr, reason })?;
     let admin = AdminServer::bind(config.admin_addr, &config.admin_socket).await.map_err(NodeError::from)?;
     let credentials = Arc::clone(&rack.credentials);
-    let listener = Listener::bind(config.peer_addr, credentials, Admit::RACK, wire::listen::Settings::default()).await?;
+    let listener =
+        Listener::bind(config.peer_addr, credentials, Admit::RACK, wire::listen::Settings::default()).await?;
     let devices = open_devices(&config, &rack).await?;
     let dialer = Dialer::new(Arc::clone(&rack.credentials), wire::dial::Settings::default())?;
     let pool = Pool::new(Arc::new(move |node, addr| Some(dialer.node(node, addr))));
@@ -216,7 +217,8 @@ impl Serving<'_> {
             let routes = Arc::new(MapRoutes { map: seen.clone() });
             Arc::new(RemotePartition::new(PARTITION, self.pool.clone(), routes))
         };
-        let topology = self.topology(&map).ok_or_else(|| RackNodeError::Kept("the map's groups are not whole".into()))?;
+        let topology =
+            self.topology(&map).ok_or_else(|| RackNodeError::Kept("the map's groups are not whole".into()))?;
         let doors = &self.rack.doors;
         let objects = ObjectStore::over(OverConfig {
             topology,
@@ -231,12 +233,8 @@ impl Serving<'_> {
         .await?;
         *self.objects_seen.write().unwrap_or_else(PoisonError::into_inner) = Some(objects.clone());
         let health = Health::starting();
-        let gateway = Gateway::new(
-            Arc::new(objects.clone()),
-            keys,
-            Arc::clone(&doors.clock),
-            Arc::clone(&doors.entropy),
-        );
+        let gateway =
+            Gateway::new(Arc::new(objects.clone()), keys, Arc::clone(&doors.clock), Arc::clone(&doors.entropy));
         let shown_device = |device: &OpenDevice| ShownDevice {
             id: device.label.device,
             path: device.path.display().to_string(),

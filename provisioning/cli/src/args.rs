@@ -68,6 +68,11 @@ pub(crate) enum Verb {
     Token(TokenVerb),
     /// Run a whole rack on this machine: a controller and several nodes as processes on loopback.
     Rack(RackArgs),
+    /// Print a shell's completions: `holdfast completions bash > /etc/bash_completion.d/holdfast`.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
     /// Print the version.
     Version,
 }
@@ -126,7 +131,9 @@ pub(crate) struct DevArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeyVerb {
     /// Draw a new access key and print it; its secret is not shown again.
-    #[command(after_help = "Example:\n  holdfast key create --data ./var backup-job")]
+    #[command(
+        after_help = "Examples:\n  holdfast key create --data ./var backup-job\n  holdfast key create --as ./var/rack/operator backup-job"
+    )]
     Create {
         #[command(flatten)]
         place: KeyPlace,
@@ -149,10 +156,14 @@ pub(crate) enum KeyVerb {
 }
 
 #[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
 pub(crate) struct KeyPlace {
-    /// The server's directory.
+    /// The directory of a single host's server.
     #[arg(long, value_name = "DIR")]
-    pub(crate) data: PathBuf,
+    pub(crate) data: Option<PathBuf>,
+    /// For a rack: directory with the operator's certificate.
+    #[arg(long = "as", value_name = "DIR", env = "HOLDFAST_OPERATOR")]
+    pub(crate) operator: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -26,7 +26,7 @@ mod socket;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use serde::Serialize;
 
 use crate::args::{Cli, Output, Verb};
@@ -64,6 +64,10 @@ fn run(verb: Verb, format: Output) -> Result<(), CliError> {
         Verb::Device(verb) => rack::admin::device(verb, format),
         Verb::Token(verb) => rack::admin::token(verb, format),
         Verb::Rack(args) => rack::launch::run(&args, format),
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "holdfast", &mut std::io::stdout());
+            Ok(())
+        }
         Verb::Version => {
             let version = Version { version: env!("CARGO_PKG_VERSION") };
             output::print(format, &version, || format!("holdfast {}", version.version))

@@ -224,4 +224,3 @@ fn shown(row: &TokenRow) -> Token {
         used: row.used.is_some(),
     }
 }
-

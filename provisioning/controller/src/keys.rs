@@ -70,7 +70,9 @@ impl KeyRing {
         entropy: &dyn Entropy,
     ) -> Result<AccessKey, Fault> {
         if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
-            return Err(Fault::Invalid(format!("a key's name has 1 to {NAME_BYTES_MAX} bytes and no control characters")));
+            return Err(Fault::Invalid(format!(
+                "a key's name has 1 to {NAME_BYTES_MAX} bytes and no control characters"
+            )));
         }
         if self.all.borrow().len() >= KEYS_MAX {
             return Err(Fault::Invalid(format!("there are {KEYS_MAX} access keys, the most there may be")));

@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use futures::stream::{self, BoxStream};
 use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use membership::{Input, Output};
 use tonic::{Request, Response, Status};
 use wire::Fault;

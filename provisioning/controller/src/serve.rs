@@ -83,14 +83,8 @@ pub async fn serve(
     let authority = Authority::from_pem(pem)?;
     let credentials = Credentials::new(&identity, Arc::clone(&clock))?;
     let state = State::new(Arc::clone(&facts), Arc::clone(&clock), Arc::clone(&entropy), name);
-    let enroller = Enroller::new(
-        Arc::clone(&facts),
-        clock,
-        entropy,
-        authority,
-        Arc::clone(&credentials),
-        Arc::clone(&state),
-    );
+    let enroller =
+        Enroller::new(Arc::clone(&facts), clock, entropy, authority, Arc::clone(&credentials), Arc::clone(&state));
     let shared = Arc::new(Shared { state: Arc::clone(&state), authority: enroller, keys: KeyRing::new(facts) });
     let listener = Listener::bind(listen, credentials, Admit::CONTROLLER, Settings::default()).await?;
     ready(listener.address());
@@ -100,8 +94,7 @@ pub async fn serve(
     let admin = AdminServer::new(AdminService(Arc::clone(&shared)))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let enrolment =
-        EnrolmentServer::new(EnrolmentService(Arc::clone(&shared))).max_decoding_message_size(64 << 10);
+    let enrolment = EnrolmentServer::new(EnrolmentService(Arc::clone(&shared))).max_decoding_message_size(64 << 10);
     let server = Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .add_service(rack)

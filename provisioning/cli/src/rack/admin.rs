@@ -3,9 +3,7 @@
 use std::future::Future;
 
 use serde::Serialize;
-use wire::controller::{
-    CreateTokenRequest, DeviceRow, DrainRequest, Empty, NodeRow, RemoveRequest,
-};
+use wire::controller::{CreateTokenRequest, DeviceRow, DrainRequest, Empty, NodeRow, RemoveRequest};
 
 use super::connect::{AdminLink, with_controller};
 use super::show::{self, Device, JoinToken, Node, Status};
@@ -34,7 +32,8 @@ pub(crate) fn node(verb: NodeVerb, format: Output) -> Result<(), CliError> {
         }
         NodeVerb::Show { access, node } => {
             let node = one_node(&access, &node)?;
-            let devices: Vec<Device> = devices(&access)?.into_iter().filter(|device| device.node == node.node).collect();
+            let devices: Vec<Device> =
+                devices(&access)?.into_iter().filter(|device| device.node == node.node).collect();
             #[derive(Serialize)]
             struct Shown {
                 node: Node,
@@ -105,6 +104,8 @@ pub(crate) fn device(verb: DeviceVerb, format: Output) -> Result<(), CliError> {
             };
             output::print(format, &place, || {
                 let Place { device, site, rack, node, path, model, serial } = place;
+                let told = |text: &str| if text.is_empty() { "not told".to_owned() } else { text.to_owned() };
+                let (model, serial) = (told(model), told(serial));
                 format!("device {device}\n  {site} / {rack} / {node}\n  {path}\n  model {model}, serial {serial}")
             })
         }

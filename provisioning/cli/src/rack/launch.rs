@@ -106,11 +106,7 @@ async fn start(args: &RackArgs, running: &mut Running) -> Result<Option<Ready>, 
     wait(until, running, "the nodes", async || {
         let status = ask_controller(&operator, |mut admin| async move { admin.status(Empty {}).await }).await?;
         let ready = status.nodes_up == u32::from(args.nodes) && status.groups > 0;
-        if ready {
-            Ok(())
-        } else {
-            Err(CliError::Node([status.risks, status.doing].concat().join("; ")))
-        }
+        if ready { Ok(()) } else { Err(CliError::Node([status.risks, status.doing].concat().join("; "))) }
     })
     .await?;
     for (name, s3) in &endpoints {
@@ -248,9 +244,9 @@ impl Running {
 
     /// A process that has ended.
     fn dead(&mut self) -> Option<(String, ExitStatus)> {
-        self.processes.iter_mut().find_map(|process| {
-            process.child.try_wait().ok().flatten().map(|status| (process.name.clone(), status))
-        })
+        self.processes
+            .iter_mut()
+            .find_map(|process| process.child.try_wait().ok().flatten().map(|status| (process.name.clone(), status)))
     }
 
     fn tell_deaths(&mut self, told: &mut Vec<String>) {
