@@ -7,6 +7,9 @@ DEVICES ?=
 # Size of each file-backed device, such as 4GiB; fixed when it is made.
 DEVICE_SIZE ?=
 CLAIM ?=
+# A rack of so many nodes instead of one host, each a process with DEVICES_PER_NODE file-backed devices.
+NODES ?=
+DEVICES_PER_NODE ?= 3
 # More flags for `holdfast dev` or for the benches.
 ARGS ?=
 
@@ -19,8 +22,12 @@ RAW_DEVICES = $(foreach device,$(DEVICES),--raw-device $(device))
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-run: build ## Start a server on DATA (./var); also S3_ADDR, ADMIN_ADDR, DEVICE_SIZE=4GiB, DEVICES="/dev/x ...", CLAIM=1, ARGS
+run: build ## Start a server on DATA (./var); also S3_ADDR, ADMIN_ADDR, DEVICE_SIZE=4GiB, DEVICES="/dev/x ...", CLAIM=1, ARGS; NODES=6 DEVICES_PER_NODE=3: a rack
+ifeq ($(NODES),)
 	@exec $(HOLDFAST) dev --data $(DATA) --s3-addr $(S3_ADDR) --admin-addr $(ADMIN_ADDR) $(if $(DEVICE_SIZE),--device-size $(DEVICE_SIZE)) $(RAW_DEVICES) $(if $(filter 1,$(CLAIM)),--claim) $(ARGS)
+else
+	@exec $(HOLDFAST) rack --data $(DATA)/rack --nodes $(NODES) --devices-per-node $(DEVICES_PER_NODE) $(if $(DEVICE_SIZE),--device-size $(DEVICE_SIZE)) $(ARGS)
+endif
 
 build: ## Build the release binary
 	cargo build --release -p cli
@@ -28,6 +35,7 @@ build: ## Build the release binary
 test: unit build clients ## Every test: the workspace's, then real clients against the real binary
 
 unit: ## The workspace's own tests
+	@provisioning/catalog/tests/setup
 	@if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace; else cargo test --workspace; fi
 
 clients: build ## Real S3 clients against the real binary

@@ -1,9 +1,12 @@
-//! The background services' timers. Each step is a call of the object layer; here is only when.
+//! The background services' timers, and the object layer's own. Each step is a call of the object layer; here is only
+//! when.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use object::ObjectStore;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use object::{ObjectStore, Timers};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -18,8 +21,20 @@ const GARBAGE_EVERY: Duration = Duration::from_millis(500);
 const PACK_EVERY: Duration = Duration::from_secs(1);
 /// Between index checkpoints while there is something new: bounds what a start replays.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
+/// Between looks for shards that arrived late.
+const SETTLE_EVERY: Duration = Duration::from_secs(1);
 /// After a failed step.
 const AFTER_ERROR: Duration = Duration::from_secs(5);
+
+/// The object layer's timer door: tokio's.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct TokioTimers;
+
+impl Timers for TokioTimers {
+    fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
+        sleep(time).boxed()
+    }
+}
 
 /// Starts all of them; they end when `stop` turns true.
 pub(crate) fn start(store: &ObjectStore, health: &Arc<Health>, stop: &watch::Receiver<bool>) -> JoinSet<()> {
@@ -60,16 +75,29 @@ pub(crate) fn start(store: &ObjectStore, health: &Arc<Health>, stop: &watch::Rec
     }));
     let s = store.clone();
     tasks.spawn(until(stop.clone(), async move {
-        let mut last = s.index_status().journal.acked;
+        let acked = || s.index_status().map(|status| status.journal.acked);
+        let mut last = acked();
         loop {
             sleep(CHECKPOINT_EVERY).await;
-            let acked = s.index_status().journal.acked;
+            let acked = acked();
             if acked == last {
                 continue;
             }
             match s.checkpoint().await {
                 Ok(()) => last = acked,
                 Err(error) => tracing::warn!(%error, "the index could not be checkpointed"),
+            }
+        }
+    }));
+    let s = store.clone();
+    tasks.spawn(until(stop.clone(), async move {
+        loop {
+            sleep(SETTLE_EVERY).await;
+            match s.settle_late_shards().await {
+                Ok(0) => {}
+                Ok(shards) => tracing::debug!(shards, "shards arrived late and are owed no more"),
+                // Their rows stay until repair looks.
+                Err(error) => tracing::debug!(%error, "late shards could not be settled"),
             }
         }
     }));

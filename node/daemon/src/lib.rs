@@ -10,8 +10,11 @@ pub mod metrics;
 mod node;
 mod observe;
 mod offline;
+mod rack_node;
+mod report;
 
 pub use device::{DeviceError, DeviceSpec};
 pub use gateway::{Keys, Secret};
 pub use node::{DevConfig, DevEvents, Doors, NodeError, run};
 pub use offline::{OfflineDevice, OfflineError, open_offline};
+pub use rack_node::{RackDoors, RackNodeConfig, RackNodeError, run_rack_node};

@@ -20,9 +20,9 @@ use crate::observe::{Health, Shown, ShownDevice};
 
 /// Memory for bodies under way. Sixteen uploads with three full 4+2 stripes each would take 288 MiB;
 /// beyond this they wait for each other.
-const BODY_MEMORY_BYTES: usize = 192 << 20;
+pub(crate) const BODY_MEMORY_BYTES: usize = 192 << 20;
 /// Memory for the pages of one index view.
-const VIEW_CACHE_BYTES: usize = 32 << 20;
+pub(crate) const VIEW_CACHE_BYTES: usize = 32 << 20;
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -140,14 +140,17 @@ pub async fn run(
         .iter()
         .map(|id| devices.iter().find(|device| device.label.device == *id).map(|device| device.store.clone()))
         .collect();
-    let opened = ObjectStore::open(OpenConfig {
-        stores: stores.clone(),
-        redundancy: Redundancy::new(config.data_shards.into(), config.parity_shards.into()),
-        memory_bytes: BODY_MEMORY_BYTES,
-        view_cache_bytes: VIEW_CACHE_BYTES,
-        clock: Arc::clone(&doors.clock),
-        entropy: Arc::clone(&doors.entropy),
-    })
+    let opened = ObjectStore::open_with(
+        OpenConfig {
+            stores: stores.clone(),
+            redundancy: Redundancy::new(config.data_shards.into(), config.parity_shards.into()),
+            memory_bytes: BODY_MEMORY_BYTES,
+            view_cache_bytes: VIEW_CACHE_BYTES,
+            clock: Arc::clone(&doors.clock),
+            entropy: Arc::clone(&doors.entropy),
+        },
+        Arc::new(background::TokioTimers),
+    )
     .await;
     let objects = match opened {
         Ok(objects) => objects,
@@ -307,7 +310,7 @@ fn shown_devices(
     order.iter().zip(stores).map(|(id, store)| ShownDevice { id: *id, path: path(id), store: store.clone() }).collect()
 }
 
-async fn close_devices(devices: Vec<OpenDevice>) {
+pub(crate) async fn close_devices(devices: Vec<OpenDevice>) {
     let closing = devices.into_iter().map(|device| async move {
         if let Err(error) = device.store.close().await {
             tracing::warn!(path = %device.path.display(), %error, "a device was not closed in order");

@@ -29,7 +29,7 @@ impl Health {
     }
 
     pub(crate) fn look(&self, store: &ObjectStore, intake: Intake) {
-        let writable = store.index_status().journal.writable;
+        let writable = store.index_status().is_none_or(|status| status.journal.writable);
         self.set(match intake {
             _ if !writable => Readiness::NotReady("the journal has too few copies: reads only".into()),
             Intake::Open => Readiness::Ready,
@@ -67,7 +67,8 @@ impl Observed for Shown {
             let ready = f64::from(u8::from(self.readiness() == Readiness::Ready));
             text.gauge("holdfast_ready", "Whether reads and writes are served.", ready);
             self.show_devices(&mut text).await;
-            self.show_objects(&mut text);
+            self.show_objects(&mut text).await;
+            self.show_paces(&mut text);
             let mut out = text.finish();
             self.gateway.prometheus(&mut out);
             out
@@ -104,7 +105,7 @@ const DEVICE_GAUGES: [DeviceCounter; 5] = [
 
 type ObjectCounter = (&'static str, &'static str, fn(&ObjectStats) -> &AtomicU64);
 
-const OBJECT_COUNTERS: [ObjectCounter; 10] = [
+const OBJECT_COUNTERS: [ObjectCounter; 17] = [
     ("holdfast_stripes_written_total", "Stripes written.", |s| &s.stripes_written),
     ("holdfast_stripes_degraded_total", "Stripes acknowledged with shards missing.", |s| &s.stripes_degraded),
     ("holdfast_reads_degraded_total", "Reads that computed lost shards from others.", |s| &s.reads_degraded),
@@ -115,6 +116,13 @@ const OBJECT_COUNTERS: [ObjectCounter; 10] = [
     ("holdfast_stripes_freed_total", "Stripes freed as garbage.", |s| &s.stripes_freed),
     ("holdfast_orphans_freed_total", "Stripes and shards of cut-off uploads freed.", |s| &s.orphans_freed),
     ("holdfast_encode_mismatches_total", "Stripes that failed the check by the inverse.", |s| &s.encode_mismatches),
+    ("holdfast_grace_expired_total", "Stripes acknowledged without waiting longer for shards.", |s| &s.grace_expired),
+    ("holdfast_late_shards_total", "Shards that arrived after their stripe was answered for.", |s| &s.late_shards),
+    ("holdfast_shards_not_sent_total", "Shards not sent to devices that owe too many.", |s| &s.shards_not_sent),
+    ("holdfast_hedges_begun_total", "Reads that asked other shards beside a slow one.", |s| &s.hedges_begun),
+    ("holdfast_hedges_won_total", "Such reads that the other shards answered.", |s| &s.hedges_won),
+    ("holdfast_hedges_denied_total", "Such reads that the budget did not allow.", |s| &s.hedges_denied),
+    ("holdfast_views_renewed_total", "Requests that went on under a newer map.", |s| &s.views_renewed),
 ];
 
 impl Shown {
@@ -142,21 +150,46 @@ impl Shown {
         }
     }
 
-    fn show_objects(&self, text: &mut MetricsText) {
+    fn show_paces(&self, text: &mut MetricsText) {
+        let paces = self.objects.paces();
+        let mut family = text.family("holdfast_device_slow", Kind::Gauge, "Whether it is slow beside the others.");
+        for pace in &paces {
+            let device = pace.device.to_string();
+            family.count(&[("device", &device), ("op", "put")], u64::from(pace.slow_puts));
+            family.count(&[("device", &device), ("op", "get")], u64::from(pace.slow_gets));
+        }
+        let name = "holdfast_device_latency_seconds";
+        let mut family = text.family(name, Kind::Gauge, "Latency of the latest shards, by quantile.");
+        for pace in &paces {
+            let device = pace.device.to_string();
+            let quantiles = [("put", "0.5", pace.put_p50), ("put", "0.95", pace.put_p95)];
+            for (op, quantile, latency) in
+                quantiles.into_iter().chain([("get", "0.5", pace.get_p50), ("get", "0.95", pace.get_p95)])
+            {
+                if let Some(latency) = latency {
+                    let labels = [("device", device.as_str()), ("op", op), ("quantile", quantile)];
+                    family.value(&labels, latency.as_secs_f64());
+                }
+            }
+        }
+    }
+
+    async fn show_objects(&self, text: &mut MetricsText) {
         for (name, help, counter) in OBJECT_COUNTERS {
             text.counter(name, help, counter(self.objects.stats()).load(Ordering::Relaxed));
         }
-        let status = self.objects.index_status();
-        let change = status.journal.record.epoch.change;
-        text.gauge("holdfast_journal_epoch_change", "Changes of the journal's members in this run.", change as f64);
-        text.gauge("holdfast_journal_live_copies", "Copies of the journal.", status.journal.live.len() as f64);
-        text.gauge("holdfast_journal_acked", "The newest acknowledged position.", status.journal.acked.0 as f64);
-        text.gauge("holdfast_journal_floor", "The oldest position kept.", status.journal.floor.0 as f64);
-        if let Ok(counters) = self.objects.counters() {
+        if let Some(status) = self.objects.index_status() {
+            let change = status.journal.record.epoch.change;
+            text.gauge("holdfast_journal_epoch_change", "Changes of the journal's members in this run.", change as f64);
+            text.gauge("holdfast_journal_live_copies", "Copies of the journal.", status.journal.live.len() as f64);
+            text.gauge("holdfast_journal_acked", "The newest acknowledged position.", status.journal.acked.0 as f64);
+            text.gauge("holdfast_journal_floor", "The oldest position kept.", status.journal.floor.0 as f64);
+        }
+        if let Ok(counters) = self.objects.counters().await {
             text.gauge("holdfast_objects", "Objects.", counters.objects as f64);
             text.gauge("holdfast_object_bytes", "Bytes of all objects.", counters.object_bytes as f64);
         }
-        if let Ok(owed) = self.objects.missing_shards(10_000) {
+        if let Ok(owed) = self.objects.missing_shards(10_000).await {
             text.gauge("holdfast_shards_owed", "Shards that repair owes (counted up to 10,000).", owed as f64);
         }
     }

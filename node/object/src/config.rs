@@ -55,6 +55,16 @@ pub enum ConfigError {
         /// m.
         parity_shards: usize,
     },
+    /// The map's groups are made for another redundancy.
+    #[error("groups of {width} slots for {data_shards}+{parity_shards}")]
+    Width {
+        /// Slots of a group.
+        width: usize,
+        /// k.
+        data_shards: usize,
+        /// m.
+        parity_shards: usize,
+    },
 }
 
 impl Redundancy {
@@ -81,14 +91,30 @@ impl Redundancy {
     /// # Errors
     /// [`ConfigError`].
     pub fn prepare(&self, devices: usize) -> Result<(Code, Groups), ConfigError> {
+        let Self { data_shards, parity_shards, .. } = *self;
+        let code = self.code()?;
+        let too_few = ConfigError::TooFewDevices { data_shards, parity_shards, devices };
+        let groups = Groups::new(devices, data_shards + parity_shards).ok_or(too_few)?;
+        Ok((code, groups))
+    }
+
+    /// The code alone.
+    pub(crate) fn code(&self) -> Result<Code, ConfigError> {
         let Self { data_shards, parity_shards, write_tolerance } = *self;
         if write_tolerance > parity_shards {
             return Err(ConfigError::Tolerance { write_tolerance, parity_shards });
         }
         let no_code = ConfigError::NoSuchCode { data_shards, parity_shards };
-        let code = Code::new(data_shards, parity_shards).map_err(|_| no_code)?;
-        let too_few = ConfigError::TooFewDevices { data_shards, parity_shards, devices };
-        let groups = Groups::new(devices, data_shards + parity_shards).ok_or(too_few)?;
-        Ok((code, groups))
+        Code::new(data_shards, parity_shards).map_err(|_| no_code)
+    }
+
+    /// Whether groups of so many slots hold a stripe each.
+    pub(crate) fn check_width(&self, width: usize) -> Result<(), ConfigError> {
+        let Self { data_shards, parity_shards, .. } = *self;
+        if width == data_shards + parity_shards {
+            Ok(())
+        } else {
+            Err(ConfigError::Width { width, data_shards, parity_shards })
+        }
     }
 }

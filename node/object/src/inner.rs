@@ -8,15 +8,20 @@ use std::time::Duration;
 use base::{Clock, Entropy};
 use coding::Code;
 use index::model::{Outcome, Refusal, StripeRun};
-use index::{IndexError, Partition};
-use placement::Groups;
-use shards::{StoreError, StoreHandle};
+use index::{IndexError, PartitionClient};
+use shards::StoreError;
 use thiserror::Error;
+use tokio::sync::watch;
 
 use crate::api::{ObjectError, ObjectResult};
 use crate::config::{ConfigError, Redundancy};
+use crate::hedge::HedgeBudget;
 use crate::ids::StripeIds;
+use crate::late::LateShards;
 use crate::memory::Memory;
+use crate::stores::ShardError;
+use crate::timers::{Timers, within};
+use crate::topology::Topology;
 
 /// Why the object layer could not be opened.
 #[derive(Debug, Error)]
@@ -63,18 +68,32 @@ pub struct ObjectStats {
     pub orphans_freed: AtomicU64,
     /// Encoded stripes whose inverse did not give the data back (memory or processor faults).
     pub encode_mismatches: AtomicU64,
+    /// Stripes acknowledged because the grace for their last shards was over.
+    pub grace_expired: AtomicU64,
+    /// Shards that arrived after their stripe had been acknowledged, or refused, without them.
+    pub late_shards: AtomicU64,
+    /// Shards not sent because their device owed too many already.
+    pub shards_not_sent: AtomicU64,
+    /// Reads that asked other shards because one took longer than its twins do.
+    pub hedges_begun: AtomicU64,
+    /// Those of them that were answered by the other shards.
+    pub hedges_won: AtomicU64,
+    /// Hedges that the budget did not allow.
+    pub hedges_denied: AtomicU64,
+    /// Requests that went on under a newer map.
+    pub views_renewed: AtomicU64,
 }
 
 pub(crate) struct Inner {
-    /// By place in the cluster's list; `None` is missing.
-    pub(crate) stores: Vec<Option<StoreHandle>>,
+    /// The newest view of the devices.
+    pub(crate) views: watch::Sender<Arc<Topology>>,
     pub(crate) redundancy: Redundancy,
     pub(crate) code: Code,
-    pub(crate) groups: Groups,
-    pub(crate) partition: Partition,
+    pub(crate) partition: Arc<dyn PartitionClient>,
     pub(crate) ids: StripeIds,
     pub(crate) memory: Memory,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) timers: Arc<dyn Timers>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) stats: ObjectStats,
     /// Whether the devices take shards ([`Intake`] as a number); looked at by the daemon's timer.
@@ -84,13 +103,42 @@ pub(crate) struct Inner {
     pub(crate) ripening: Mutex<Option<Ripening>>,
     /// Runs of uploads that were given up, to be freed.
     pub(crate) abandoned: Mutex<Vec<StripeRun>>,
-    /// Stripe ids below this belong to an earlier life.
-    pub(crate) first_stripe: u64,
+    /// How long garbage waits for readers on other hosts.
+    pub(crate) foreign_readers: Duration,
+    /// The next sweep of orphans looks at stripe ids below this; `None` where the partition is elsewhere.
+    pub(crate) sweep_below: Mutex<Option<u64>>,
+    /// Counts runs, to spread them over the groups.
+    pub(crate) runs: AtomicU64,
+    pub(crate) hedges: HedgeBudget,
+    pub(crate) late: LateShards,
 }
 
 impl Inner {
-    pub(crate) fn store(&self, group: u32, slot: usize) -> Option<&StoreHandle> {
-        self.stores[self.groups.device(group, slot)?].as_ref()
+    /// The devices as they are known now.
+    pub(crate) fn view(&self) -> Arc<Topology> {
+        Arc::clone(&self.views.borrow())
+    }
+
+    /// A view newer than of `epoch`; one that comes soon is waited for.
+    pub(crate) async fn newer_view(&self, epoch: u64, wait: Duration) -> Option<Arc<Topology>> {
+        let now = self.view();
+        if now.epoch() > epoch {
+            return Some(now);
+        }
+        if wait.is_zero() {
+            return None;
+        }
+        let mut views = self.views.subscribe();
+        let newer = within(&*self.timers, wait, views.wait_for(|view| view.epoch() > epoch)).await?;
+        newer.ok().map(|view| Arc::clone(&view))
+    }
+
+    /// A group for new data, with the view that it belongs to.
+    pub(crate) fn choose(&self) -> ObjectResult<(Arc<Topology>, u32)> {
+        let view = self.view();
+        let group = view.choose(self.runs.fetch_add(1, Ordering::Relaxed), self.redundancy.shards_min());
+        let group = group.ok_or_else(|| ObjectError::Unavailable("too few devices take writes".into()))?;
+        Ok((view, group))
     }
 
     pub(crate) fn require_room(&self) -> ObjectResult<()> {
@@ -143,9 +191,9 @@ pub(crate) fn index_error(error: &IndexError) -> ObjectError {
 }
 
 /// What a store says, in the words of the object layer.
-pub(crate) fn store_error(error: &StoreError) -> ObjectError {
+pub(crate) fn shard_error(error: &ShardError) -> ObjectError {
     match error {
-        StoreError::Full => ObjectError::InsufficientStorage,
+        ShardError::Store(StoreError::Full) => ObjectError::InsufficientStorage,
         other => ObjectError::Unavailable(other.to_string()),
     }
 }

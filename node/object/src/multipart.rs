@@ -28,8 +28,8 @@ pub(crate) async fn create(
     Ok(upload)
 }
 
-pub(crate) fn head(inner: &Arc<Inner>, bucket: &str, key: &str, upload: u128) -> ObjectResult<UploadInfo> {
-    let found = inner.partition.read(|rows| rows.upload(upload)).map_err(|error| index_error(&error))?;
+pub(crate) async fn head(inner: &Arc<Inner>, bucket: &str, key: &str, upload: u128) -> ObjectResult<UploadInfo> {
+    let found = inner.partition.upload(upload).await.map_err(|error| index_error(&error))?;
     let (_, row) = found.filter(|(at, row)| at == bucket && row.key == key).ok_or(ObjectError::NoSuchUpload)?;
     Ok(upload_info(upload, row))
 }
@@ -50,7 +50,7 @@ pub(crate) async fn put_part<B: Body>(
     number: u32,
     body: &mut B,
 ) -> ObjectResult<PartInfo> {
-    let started = head(inner, bucket, key, upload)?.started_ms;
+    let started = head(inner, bucket, key, upload).await?.started_ms;
     inner.require_room()?;
     let info = BodyInfo {
         bucket: bucket.to_owned(),

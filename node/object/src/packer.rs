@@ -6,8 +6,9 @@
 
 use bytes::Bytes;
 use format::{PackEntry, encode_pack_directory};
-use index::SmallObject;
+
 use index::model::{Command, Outcome, PackMove};
+use index::{PackWish, SmallObject};
 
 use crate::api::ObjectResult;
 use crate::inner::{index_error, refused, unexpected};
@@ -16,7 +17,7 @@ use crate::store::ObjectStore;
 use crate::write::{BodyInfo, StripeWriter};
 
 /// Objects in one pack at most; bounds the command that moves them.
-const OBJECTS_MAX: usize = 4096;
+const OBJECTS_MAX: u32 = 4096;
 /// Journal positions that small data may hold back before it is packed, however little it is.
 const LAG_MAX: u64 = 8192;
 /// A pack that uses at most this share of its bytes, in percent, is gathered again.
@@ -39,7 +40,7 @@ impl ObjectStore {
     /// What index or stores say; nothing is lost, the next call tries again.
     pub async fn pack(&self, now: bool) -> ObjectResult<Option<PackReport>> {
         let inner = &self.inner;
-        let Some(members) = self.gather(now)? else { return Ok(None) };
+        let Some(members) = self.gather(now).await? else { return Ok(None) };
         let mut entries = Vec::with_capacity(members.len());
         let mut data: Vec<Bytes> = Vec::with_capacity(members.len());
         let (mut offset, mut read) = (0, Vec::with_capacity(members.len()));
@@ -110,7 +111,7 @@ impl ObjectStore {
             group: run.group,
             pack_bytes: bytes as u32,
             moves,
-            missing: pending.missing.clone(),
+            missing: pending.owed(),
         };
         pending.commit();
         match inner.partition.submit(command, Vec::new()).await.map_err(|error| index_error(&error))? {
@@ -124,50 +125,21 @@ impl ObjectStore {
         }
     }
 
-    /// The members of the next pack with their times, when there is enough for one. Both come from one
-    /// moment's rows: an overwrite in between must not give old bytes a new time in the directory.
-    fn gather(&self, now: bool) -> ObjectResult<Option<Vec<(SmallObject, u64)>>> {
+    /// The members of the next pack with their objects' times, when there is enough for one.
+    async fn gather(&self, now: bool) -> ObjectResult<Option<Vec<(SmallObject, u64)>>> {
         let inner = &self.inner;
-        let room = inner.redundancy.stripe_bytes();
-        let acked = inner.partition.status().journal.acked;
-        let gathered = inner.partition.read(|rows| {
-            let mut members = Vec::new();
-            let mut left = room;
-            let mut full = !fit(rows.unpacked(None, OBJECTS_MAX)?, &mut left, &mut members);
-            let oldest = rows.oldest_unpacked()?.unwrap_or(acked);
-            let lagging = acked.0.saturating_sub(oldest.0) > LAG_MAX;
-            let repack = rows.packs_below(REPACK_PERCENT, None, 16)?;
-            let dead: u64 = repack.iter().map(|pack| u64::from(pack.pack_bytes) - pack.live_bytes).sum();
-            if !full && dead >= room as u64 / 2 {
-                for pack in repack {
-                    full |= !fit(rows.pack_members(pack.stripe)?, &mut left, &mut members);
-                }
-                full |= !members.is_empty();
-            }
-            let due = full || members.len() >= OBJECTS_MAX || lagging || now;
-            if !due || members.is_empty() {
-                return Ok(None);
-            }
-            let timed = members.into_iter().map(|member| {
-                let head = rows.head(&member.bucket, &member.key)?;
-                Ok((member, head.map_or(0, |head| head.modified_ms)))
-            });
-            timed.collect::<Result<Vec<_>, _>>().map(Some)
-        });
-        gathered.map_err(|error| index_error(&error))
-    }
-}
-
-/// Adds members while they fit; false when one did not.
-fn fit(candidates: Vec<SmallObject>, left: &mut usize, members: &mut Vec<SmallObject>) -> bool {
-    for candidate in candidates {
-        // The directory needs room too: its entry and its names.
-        let needed = candidate.size as usize + candidate.bucket.len() + candidate.key.len() + 40;
-        if needed > *left || members.len() >= OBJECTS_MAX {
-            return false;
+        // One packer is enough: beside the rows.
+        if inner.partition.local().is_none() {
+            return Ok(None);
         }
-        *left -= needed;
-        members.push(candidate);
+        let wish = PackWish {
+            room_bytes: inner.redundancy.stripe_bytes() as u32,
+            objects_max: OBJECTS_MAX,
+            lag_max: LAG_MAX,
+            repack_percent: REPACK_PERCENT,
+            now,
+        };
+        let members = inner.partition.to_pack(wish).await.map_err(|error| index_error(&error))?;
+        Ok((!members.is_empty()).then_some(members))
     }
-    true
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use index::WITH_COMMAND;
-use index::model::{Command, Condition, ETag, Layout, MissingShard, ObjectMeta, ObjectRow, Outcome};
+use index::model::{Command, Condition, ETag, Layout, MissingShard, ObjectMeta, ObjectRow, Outcome, Refusal};
 
 use crate::api::{Body, BodyDigest, BodyError, ObjectError, ObjectInfo, ObjectResult};
 use crate::config::{INLINE_MAX_BYTES, PUT_MAX_BYTES};
@@ -23,7 +23,7 @@ pub(crate) struct Taken {
 
 impl Taken {
     pub(crate) fn missing(&self) -> Vec<MissingShard> {
-        self.pending.as_ref().map_or_else(Vec::new, |pending| pending.missing.clone())
+        self.pending.as_ref().map_or_else(Vec::new, Pending::owed)
     }
 
     /// The index knows the stripes now, or may: they are no longer ours to free.
@@ -81,7 +81,7 @@ pub(crate) async fn put<B: Body>(
     condition: Condition,
     body: &mut B,
 ) -> ObjectResult<ObjectInfo> {
-    check_early(inner, bucket, key, &condition)?;
+    check_early(inner, bucket, key, &condition).await?;
     inner.require_room()?;
     let modified_ms = inner.clock.unix_ms();
     let info = BodyInfo {
@@ -123,7 +123,12 @@ pub(crate) async fn submit(
     let runs = taken.pending.as_ref().map_or_else(Vec::new, |pending| pending.runs.clone());
     taken.handed_over();
     match inner.partition.submit(command, data).await {
-        Ok(Outcome::Refused(refusal)) => Err(refused(refusal)),
+        Ok(Outcome::Refused(refusal)) => {
+            if refusal == Refusal::StaleStripes {
+                inner.ids.forget();
+            }
+            Err(refused(refusal))
+        }
         Ok(outcome) => Ok(outcome),
         Err(error) => {
             if !error.is_outcome_unknown() {
@@ -135,22 +140,23 @@ pub(crate) async fn submit(
 }
 
 /// Refuses what the rows of now already refuse, before the body is taken in. Decided again by the index.
-fn check_early(inner: &Inner, bucket: &str, key: &str, condition: &Condition) -> ObjectResult<()> {
-    inner
-        .partition
-        .read(|rows| {
-            if rows.bucket(bucket)?.is_none() {
-                return Ok(Err(ObjectError::NoSuchBucket));
-            }
-            if condition.must_not_exist && rows.head(bucket, key)?.is_some() {
-                return Ok(Err(ObjectError::PreconditionFailed));
-            }
-            let Some(tags) = &condition.must_match else { return Ok(Ok(())) };
-            Ok(match rows.head(bucket, key)? {
-                None => Err(ObjectError::NoSuchKey),
-                Some(head) if tags.iter().any(|tag| tag == "*" || *tag == head.etag.to_string()) => Ok(()),
-                Some(_) => Err(ObjectError::PreconditionFailed),
-            })
-        })
-        .map_err(|error| index_error(&error))?
+async fn check_early(inner: &Inner, bucket: &str, key: &str, condition: &Condition) -> ObjectResult<()> {
+    let (has_bucket, head) = if condition.must_not_exist || condition.must_match.is_some() {
+        inner.partition.head(bucket, key).await.map_err(|error| index_error(&error))?
+    } else {
+        let row = inner.partition.bucket(bucket).await.map_err(|error| index_error(&error))?;
+        (row.is_some(), None)
+    };
+    if !has_bucket {
+        return Err(ObjectError::NoSuchBucket);
+    }
+    if condition.must_not_exist && head.is_some() {
+        return Err(ObjectError::PreconditionFailed);
+    }
+    let Some(tags) = &condition.must_match else { return Ok(()) };
+    match head {
+        None => Err(ObjectError::NoSuchKey),
+        Some(head) if tags.iter().any(|tag| tag == "*" || *tag == head.etag.to_string()) => Ok(()),
+        Some(_) => Err(ObjectError::PreconditionFailed),
+    }
 }

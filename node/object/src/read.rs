@@ -1,33 +1,20 @@
-//! Reading: the shards that hold the bytes, or any k others when some of those cannot be read.
+//! Reading: where an object's bytes lie, and giving them out in order (`gather.rs` reads each stripe).
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use base::StripeId;
 use bytes::Bytes;
-use format::ShardKey;
 use futures::StreamExt;
-use futures::future::join_all;
 use futures::stream::{self, BoxStream};
 use index::model::{Layout, StripeRun};
-use shards::{StoreError, StoreResult};
 
-use crate::api::{ObjectError, ObjectResult, Reader};
-use crate::inner::{Inner, ReadGuard, count, index_error};
+use crate::api::{ObjectResult, Reader};
+use crate::gather::{Piece, read_piece};
+use crate::inner::{Inner, ReadGuard, index_error};
 
 /// Stripes that are read ahead of the one being given out.
 const STRIPES_AHEAD: usize = 2;
-
-/// Bytes of one stripe.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Piece {
-    stripe: StripeId,
-    group: u32,
-    /// Data bytes in the stripe.
-    stripe_bytes: usize,
-    /// Which of them.
-    range: Range<usize>,
-}
 
 /// One contiguous place of an object's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,8 +128,8 @@ impl ObjectReader {
                 Ok(bytes) => return Ok(bytes.concat().into()),
                 Err(error) => error,
             };
-            let row = self.inner.partition.read(|rows| rows.object(&self.bucket, &self.key));
-            match row.map_err(|error| index_error(&error))? {
+            let found = self.inner.partition.object(&self.bucket, &self.key).await;
+            match found.map_err(|error| index_error(&error))?.1 {
                 Some(row)
                     if row.modified_ms == self.modified_ms && row.size == self.size && row.layout != self.layout =>
                 {
@@ -177,88 +164,6 @@ pub(crate) async fn read_layout(inner: &Arc<Inner>, layout: &Layout, size: u64) 
         }
     }
     if out.len() == 1 { Ok(out.remove(0)) } else { Ok(out.concat().into()) }
-}
-
-async fn read_shard(inner: &Inner, piece: &Piece, slot: usize, range: &Range<usize>) -> StoreResult<Bytes> {
-    let store = inner.store(piece.group, slot).ok_or(StoreError::Closed)?;
-    let bytes = store.get(ShardKey::stripe(piece.stripe, slot as u8), range.start as u32..range.end as u32).await?;
-    // The shard's length follows from the stripe's: a shorter one is not this shard.
-    if bytes.len() == range.len() {
-        Ok(bytes)
-    } else {
-        Err(StoreError::Corrupt { offset: 0, what: "a shard is shorter than its stripe says" })
-    }
-}
-
-async fn read_piece(inner: &Arc<Inner>, piece: &Piece) -> ObjectResult<Vec<Bytes>> {
-    let shard_len = inner.code.shard_len(piece.stripe_bytes);
-    let slots = piece.range.start / shard_len..piece.range.end.div_ceil(shard_len);
-    let wanted: Vec<(usize, Range<usize>)> = slots
-        .map(|slot| {
-            let base = slot * shard_len;
-            (slot, piece.range.start.max(base) - base..piece.range.end.min(base + shard_len) - base)
-        })
-        .collect();
-    let read = join_all(wanted.iter().map(|(slot, range)| read_shard(inner, piece, *slot, range))).await;
-    if read.iter().all(Result::is_ok) {
-        return Ok(read.into_iter().flatten().collect());
-    }
-    for ((slot, _), error) in wanted.iter().zip(&read).filter_map(|(w, r)| Some((w, r.as_ref().err()?))) {
-        count(&inner.stats.shards_unreadable);
-        tracing::debug!(stripe = %piece.stripe, slot, %error, "a shard cannot be read; computing it from others");
-    }
-    rebuild(inner, piece, &wanted, read).await
-}
-
-/// Computes the pieces that could not be read from the same bytes of k other shards.
-async fn rebuild(
-    inner: &Arc<Inner>,
-    piece: &Piece,
-    wanted: &[(usize, Range<usize>)],
-    read: Vec<StoreResult<Bytes>>,
-) -> ObjectResult<Vec<Bytes>> {
-    let lost: Vec<usize> = wanted.iter().zip(&read).filter(|(_, r)| r.is_err()).map(|((slot, _), _)| *slot).collect();
-    let spans = wanted.iter().filter(|(slot, _)| lost.contains(slot)).map(|(_, range)| range.clone());
-    let span = spans.reduce(|all, range| all.start.min(range.start)..all.end.max(range.end));
-    let span = span.expect("something could not be read");
-    let mut candidates = (0..inner.code.total()).filter(|slot| !lost.contains(slot));
-    let mut have: Vec<(usize, Bytes)> = Vec::new();
-    let mut last_error = None;
-    while have.len() < inner.code.k() {
-        let next: Vec<usize> = candidates.by_ref().take(inner.code.k() - have.len()).collect();
-        if next.is_empty() {
-            let error = last_error.map_or_else(String::new, |error: StoreError| format!("; the last: {error}"));
-            tracing::error!(stripe = %piece.stripe, have = have.len(), "a stripe cannot be read");
-            return Err(ObjectError::Unavailable(format!(
-                "{} of the {} shards needed of stripe {} can be read{error}",
-                have.len(),
-                inner.code.k(),
-                piece.stripe
-            )));
-        }
-        let got = join_all(next.iter().map(|slot| read_shard(inner, piece, *slot, &span))).await;
-        for (slot, bytes) in next.into_iter().zip(got) {
-            match bytes {
-                Ok(bytes) => have.push((slot, bytes)),
-                Err(error) => last_error = Some(error),
-            }
-        }
-    }
-    count(&inner.stats.reads_degraded);
-    let mut built: Vec<Vec<u8>> = lost.iter().map(|_| vec![0; span.len()]).collect();
-    let present: Vec<(usize, &[u8])> = have.iter().map(|(slot, bytes)| (*slot, &bytes[..])).collect();
-    let mut want: Vec<(usize, &mut [u8])> = lost.iter().copied().zip(built.iter_mut().map(Vec::as_mut_slice)).collect();
-    inner.code.reconstruct(&present, &mut want).map_err(|error| ObjectError::Internal(error.to_string()))?;
-    let built: Vec<Bytes> = built.into_iter().map(Bytes::from).collect();
-    Ok(wanted
-        .iter()
-        .zip(read)
-        .map(|((slot, range), bytes)| match (bytes, lost.iter().position(|l| l == slot)) {
-            (Ok(bytes), _) => bytes,
-            (Err(_), Some(at)) => built[at].slice(range.start - span.start..range.end - span.start),
-            (Err(_), None) => unreachable!("what could not be read is in the list of the lost"),
-        })
-        .collect())
 }
 
 #[cfg(test)]

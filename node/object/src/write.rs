@@ -1,17 +1,17 @@
-//! Writing stripes: k+m shards side by side, and what to do when some cannot be written.
+//! Writing bodies: cut into stripes, encoded, sent out (`scatter.rs`) while the next one is being filled.
 
 use std::sync::Arc;
 
 use base::StripeId;
-use format::{Descriptor, ShardKey};
-use futures::future::join_all;
+use format::Descriptor;
 use index::model::{MissingShard, StripeRun};
-use shards::{Payload, StoreError};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::api::{ObjectError, ObjectResult};
-use crate::inner::{Inner, Intake, count, index_error, store_error};
-use crate::stripe::{EncodedStripe, StripeBuf, memory_bytes};
+use crate::inner::{Inner, count};
+use crate::scatter::write_stripe;
+use crate::stripe::{StripeBuf, memory_bytes};
+use crate::topology::Topology;
 
 /// Stripes of one body that may be on their way to the devices while the next is being filled.
 const STRIPES_IN_FLIGHT: usize = 2;
@@ -35,12 +35,35 @@ pub(crate) struct BodyInfo {
 pub(crate) struct Pending {
     inner: Arc<Inner>,
     pub(crate) runs: Vec<StripeRun>,
-    pub(crate) missing: Vec<MissingShard>,
+    /// The view that each run was written under.
+    views: Vec<Arc<Topology>>,
+    missing: Vec<MissingShard>,
 }
 
 impl Pending {
     fn new(inner: &Arc<Inner>) -> Self {
-        Self { inner: Arc::clone(inner), runs: Vec::new(), missing: Vec::new() }
+        Self { inner: Arc::clone(inner), runs: Vec::new(), views: Vec::new(), missing: Vec::new() }
+    }
+
+    /// The shards that are not where the newest map wants them: not written, or written under a map whose group has
+    /// another device by now.
+    pub(crate) fn owed(&self) -> Vec<MissingShard> {
+        let now = self.inner.view();
+        let mut owed = self.missing.clone();
+        for (run, view) in self.runs.iter().zip(&self.views).filter(|(_, view)| view.epoch() != now.epoch()) {
+            let pairs = view.slots(run.group).zip(now.slots(run.group)).enumerate();
+            for (slot, _) in pairs.filter(|(_, (then, now))| then.id != now.id) {
+                owed.extend((0..u64::from(run.count)).map(|number| {
+                    let before = number * u64::from(run.stripe_bytes);
+                    let stripe_bytes = u64::from(run.stripe_bytes).min(run.bytes - before) as u32;
+                    let stripe = StripeId(run.first.0 + number);
+                    MissingShard { stripe, slot: slot as u8, group: run.group, stripe_bytes }
+                }));
+            }
+        }
+        owed.sort_unstable();
+        owed.dedup();
+        owed
     }
 
     /// The stripes belong to a row now (or to its garbage): not ours to free.
@@ -61,7 +84,7 @@ impl Drop for Pending {
 pub(crate) struct StripeWriter {
     inner: Arc<Inner>,
     info: BodyInfo,
-    pub(crate) pending: Pending,
+    pending: Pending,
     /// Bytes to come, where the client said so; shapes the last stripe.
     expected: Option<u64>,
     taken: u64,
@@ -140,7 +163,7 @@ impl StripeWriter {
         }
         let Some((stripe, permit)) = self.current.take() else { return Ok(()) };
         let len = stripe.len();
-        let (id, group) = self.next_id(len).await?;
+        let (id, group, view) = self.next_id(len).await?;
         let inner = Arc::clone(&self.inner);
         let choice = id.0;
         let encoded = stripe.encode(&inner.code, choice).map_err(|_| {
@@ -166,23 +189,20 @@ impl StripeWriter {
         };
         self.stripes += 1;
         self.stripe_offset += len as u64;
-        self.in_flight.spawn(async move {
-            let missing = write_stripe(&inner, group, encoded, descriptor).await;
-            drop(permit);
-            missing
-        });
+        self.in_flight.spawn(async move { write_stripe(&inner, view, group, encoded, descriptor, permit).await });
         Ok(())
     }
 
     /// The id and group of the next stripe; extends the current run or begins one.
-    async fn next_id(&mut self, len: usize) -> ObjectResult<(StripeId, u32)> {
+    async fn next_id(&mut self, len: usize) -> ObjectResult<(StripeId, u32, Arc<Topology>)> {
         if self.ids_left == 0 {
             let full = self.inner.redundancy.stripe_bytes() as u64;
             let left = self.expected.map(|expected| expected.saturating_sub(self.stripe_offset).div_ceil(full));
             let count = left.unwrap_or(RUN_STRIPES_UNKNOWN).clamp(1, RUN_STRIPES_MAX);
-            let first = self.inner.ids.take(&self.inner.partition, count).await.map_err(|e| index_error(&e))?;
-            let group = self.inner.groups.spread(first.0);
+            let first = self.inner.take_ids(count).await?;
+            let (view, group) = self.inner.choose()?;
             self.ids_left = count;
+            self.pending.views.push(view);
             self.pending.runs.push(StripeRun { first, count: 0, group, stripe_bytes: full as u32, bytes: 0 });
         }
         self.ids_left -= 1;
@@ -190,61 +210,12 @@ impl StripeWriter {
         let id = StripeId(run.first.0 + u64::from(run.count));
         run.count += 1;
         run.bytes += len as u64;
-        Ok((id, run.group))
+        let view = self.pending.views.last().expect("a run has a view");
+        Ok((id, run.group, Arc::clone(view)))
     }
 }
 
 /// A task's answer; one that panicked wrote nothing that counts.
 fn written(done: Result<ObjectResult<Vec<MissingShard>>, JoinError>) -> ObjectResult<Vec<MissingShard>> {
     done.unwrap_or_else(|error| Err(ObjectError::Internal(format!("writing a stripe ended early: {error}"))))
-}
-
-/// Writes a stripe's shards; returns when enough are durable that the tolerance holds, with what is missing.
-async fn write_stripe(
-    inner: &Arc<Inner>,
-    group: u32,
-    stripe: EncodedStripe,
-    descriptor: Descriptor,
-) -> ObjectResult<Vec<MissingShard>> {
-    let writes = (0..inner.code.total()).map(|slot| {
-        let store = inner.store(group, slot);
-        let payload = Payload::Aligned { bytes: stripe.shard(slot), len: stripe.shard_len };
-        let about = Descriptor { slot: slot as u8, ..descriptor.clone() }.encode().into();
-        let key = ShardKey::stripe(descriptor.stripe, slot as u8);
-        async move {
-            match store {
-                Some(store) => store.put(key, about, payload).await,
-                None => Err(StoreError::Closed),
-            }
-        }
-    });
-    let done = join_all(writes).await;
-    let stripe_bytes = stripe.data_len as u32;
-    if let Some(buf) = stripe.into_buf() {
-        inner.memory.give_back(buf);
-    }
-    count(&inner.stats.stripes_written);
-    let failed: Vec<(usize, StoreError)> =
-        done.into_iter().enumerate().filter_map(|(slot, done)| Some((slot, done.err()?))).collect();
-    if failed.is_empty() {
-        return Ok(Vec::new());
-    }
-    if inner.code.total() - failed.len() < inner.redundancy.shards_min() {
-        let full = failed.iter().any(|(_, error)| *error == StoreError::Full);
-        let (slot, error) = &failed[0];
-        tracing::warn!(stripe = %descriptor.stripe, failed = failed.len(), slot, %error, "a stripe was refused");
-        return Err(if full {
-            inner.set_intake(Intake::Full);
-            ObjectError::InsufficientStorage
-        } else if matches!(error, StoreError::Closed) {
-            ObjectError::Unavailable(format!("{} of {} devices", failed.len(), inner.code.total()))
-        } else {
-            store_error(error)
-        });
-    }
-    count(&inner.stats.stripes_degraded);
-    Ok(failed
-        .iter()
-        .map(|(slot, _)| MissingShard { stripe: descriptor.stripe, slot: *slot as u8, group, stripe_bytes })
-        .collect())
 }

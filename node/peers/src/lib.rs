@@ -11,9 +11,11 @@ mod host;
 mod index_host;
 mod pool;
 mod remote_index;
+mod remote_store;
 
 pub use convert::{fault_of, store_error_of};
 pub use host::{LocalShards, Served};
 pub use index_host::LocalIndex;
 pub use pool::{Dial, Pool};
 pub use remote_index::{RemotePartition, Route, Routes};
+pub use remote_store::RemoteStore;

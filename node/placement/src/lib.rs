@@ -1,19 +1,28 @@
-//! (map, group) -> devices: pure.
+//! Which devices hold what: pure.
 //!
-//! A group is an ordered list of k+m devices in distinct fault domains; here the fault domain is the
-//! device. Groups are rotations of one order: every device is in as many groups as any other, holds
-//! every slot equally often, and so shares reads of data and the work of rebuilding evenly.
+//! [`map`] is the picture of a cluster; [`groups`] makes its placement groups and the moves that keep them even;
+//! [`choose`] says which group takes new data; [`health`] how far groups are from losing any. [`Groups`] is the one
+//! host's: groups over a fixed list of devices, by rule instead of by map.
 //!
-//! Group numbers and what they mean are kept in rows on devices: for a given number of devices they
-//! never change.
-//!
-//! Left out: weights, racks, moves. They need a map that changes.
+//! Everything is decided by its input and a seed, in every process alike.
 
 #![forbid(unsafe_code)]
 
+pub mod choose;
+mod dice;
+pub mod groups;
+pub mod health;
 pub mod map;
+mod shares;
+mod standing;
+mod topology;
 
-/// The groups over a fixed list of devices.
+pub use standing::Standing;
+
+/// The groups over a fixed list of devices: rotations of one order, with the device as the fault domain. Every device
+/// is in as many groups as any other and holds every slot equally often.
+///
+/// Group numbers and what they mean are kept in rows on devices: for a given number of devices they never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Groups {
     devices: u32,

@@ -18,9 +18,11 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::Fault;
+use crate::identity::PeerKind;
 use crate::pb::shards as pb;
 use crate::pb::shards::shards_client::ShardsClient;
 use crate::pb::shards::shards_server::{Shards, ShardsServer};
+use crate::tls_conn::Peer;
 
 /// Bytes of one message of a payload.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -84,6 +86,19 @@ pub trait ShardHost: Send + Sync + 'static {
 
 /// Whether the sender of a request may ask for shards; judged by what the connection's certificate said.
 pub type Gate = Arc<dyn Fn(&http::Extensions) -> Result<(), Fault> + Send + Sync>;
+
+/// Lets nodes of the cluster in and nobody else.
+#[must_use]
+pub fn nodes_only() -> Gate {
+    Arc::new(|extensions| {
+        let peer = extensions.get::<Peer>().and_then(Peer::identity);
+        match peer.map(|peer| &peer.kind) {
+            Some(PeerKind::Node(_)) => Ok(()),
+            Some(other) => Err(Fault::NotAllowed(format!("this is for nodes, not for {other}"))),
+            None => Err(Fault::NotAllowed("this is for nodes of the cluster".into())),
+        }
+    })
+}
 
 /// The service over a host.
 #[must_use]

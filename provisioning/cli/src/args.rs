@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::rack_args::{Access, ClusterVerb, ControllerArgs, DeviceVerb, NodeVerb, RackArgs, TokenVerb};
 use crate::size::Size;
 
 const EXIT_CODES: &str = "Exit codes:
@@ -46,6 +47,32 @@ pub(crate) enum Verb {
     Dump(DumpArgs),
     /// Rebuild objects from devices at rest, with no metadata and no service; changes nothing on them.
     Salvage(SalvageArgs),
+    /// Is anything at risk, and what is the rack doing about it: one screen.
+    Status {
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Make a cluster.
+    #[command(subcommand)]
+    Cluster(ClusterVerb),
+    /// Run the rack's controller.
+    Controller(ControllerArgs),
+    /// Run this host's daemon; list, show, drain and remove nodes.
+    #[command(subcommand)]
+    Node(NodeVerb),
+    /// List, show, locate, drain and remove devices.
+    #[command(subcommand)]
+    Device(DeviceVerb),
+    /// Make and list tokens with which nodes join.
+    #[command(subcommand)]
+    Token(TokenVerb),
+    /// Run a whole rack on this machine: a controller and several nodes as processes on loopback.
+    Rack(RackArgs),
+    /// Print a shell's completions: `holdfast completions bash > /etc/bash_completion.d/holdfast`.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
     /// Print the version.
     Version,
 }
@@ -104,7 +131,9 @@ pub(crate) struct DevArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeyVerb {
     /// Draw a new access key and print it; its secret is not shown again.
-    #[command(after_help = "Example:\n  holdfast key create --data ./var backup-job")]
+    #[command(
+        after_help = "Examples:\n  holdfast key create --data ./var backup-job\n  holdfast key create --as ./var/rack/operator backup-job"
+    )]
     Create {
         #[command(flatten)]
         place: KeyPlace,
@@ -127,10 +156,14 @@ pub(crate) enum KeyVerb {
 }
 
 #[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
 pub(crate) struct KeyPlace {
-    /// The server's directory.
+    /// The directory of a single host's server.
     #[arg(long, value_name = "DIR")]
-    pub(crate) data: PathBuf,
+    pub(crate) data: Option<PathBuf>,
+    /// For a rack: directory with the operator's certificate.
+    #[arg(long = "as", value_name = "DIR", env = "HOLDFAST_OPERATOR")]
+    pub(crate) operator: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -16,6 +16,8 @@ mod fsck;
 mod key;
 mod logging;
 mod output;
+mod rack;
+mod rack_args;
 mod salvage;
 mod settings;
 mod signals;
@@ -24,11 +26,12 @@ mod socket;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use serde::Serialize;
 
 use crate::args::{Cli, Output, Verb};
 use crate::error::CliError;
+use crate::rack_args::{ClusterVerb, NodeVerb};
 
 #[derive(Serialize)]
 struct Version {
@@ -53,6 +56,18 @@ fn run(verb: Verb, format: Output) -> Result<(), CliError> {
         Verb::Fsck(args) => fsck::run(&args, format),
         Verb::Dump(args) => dump::run(&args, format),
         Verb::Salvage(args) => salvage::run(&args, format),
+        Verb::Status { access } => rack::admin::status(&access, format),
+        Verb::Cluster(ClusterVerb::Create(args)) => rack::cluster::create(&args, format),
+        Verb::Controller(args) => rack::cluster::controller(&args),
+        Verb::Node(NodeVerb::Run(args)) => rack::node::run(&args),
+        Verb::Node(verb) => rack::admin::node(verb, format),
+        Verb::Device(verb) => rack::admin::device(verb, format),
+        Verb::Token(verb) => rack::admin::token(verb, format),
+        Verb::Rack(args) => rack::launch::run(&args, format),
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "holdfast", &mut std::io::stdout());
+            Ok(())
+        }
         Verb::Version => {
             let version = Version { version: env!("CARGO_PKG_VERSION") };
             output::print(format, &version, || format!("holdfast {}", version.version))

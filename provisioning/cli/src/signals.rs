@@ -2,6 +2,8 @@
 
 use std::io;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -28,4 +30,12 @@ pub(crate) fn stop_on_signal() -> io::Result<watch::Receiver<bool>> {
         std::process::exit(SECOND_SIGNAL_EXIT);
     });
     Ok(stopped)
+}
+
+/// Asks a child process to end in order.
+pub(crate) fn terminate(pid: u32) {
+    if let Ok(pid) = i32::try_from(pid) {
+        // One that has ended already is what is wanted.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+    }
 }
