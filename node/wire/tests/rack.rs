@@ -8,6 +8,8 @@ use std::time::Duration;
 use base::{Clock, StepClock};
 use rustls::HandshakeKind;
 use tonic::Code;
+use tonic::transport::Channel;
+use wire::Fault;
 use wire::dial;
 use wire::identity::{Fingerprint, PeerKind, Serial};
 use wire::listen::Settings;
@@ -20,6 +22,14 @@ use world::{
 
 fn sevens() -> Serial {
     Serial([7; 16])
+}
+
+/// Asks, and the transport fails: no service answers. The code depends on the moment (a TLS 1.3 client is done before
+/// its certificate is judged, and a channel may not have seen yet that its connection is gone), the fault does not.
+async fn fails_on_the_way(channel: &Channel) {
+    let status = ask(channel).await.expect_err("a refused peer");
+    let fault = Fault::from(status.clone());
+    assert!(fault.is_outcome_unknown(), "{status:?} is taken for an answer: {fault:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -84,9 +94,10 @@ async fn a_server_that_is_refused_is_not_spoken_to_and_the_connection_to_it_brea
     ask(&channel).await.expect("an answer");
     client.refuse(Refused { nodes: [NODE].into(), ..Refused::default() });
     until("the connection to end", || server.counts.connections() == 0).await;
-    assert_eq!(ask(&channel).await.expect_err("a removed node").code(), Code::Unavailable);
+    fails_on_the_way(&channel).await;
     client.refuse(Refused { serials: [sevens()].into(), ..Refused::default() });
-    assert_eq!(ask(&channel).await.expect_err("a revoked certificate").code(), Code::Unavailable);
+    fails_on_the_way(&channel).await;
+    assert_eq!(server.counts.accepted(), 1, "nothing was said to it while it was refused");
     client.refuse(Refused::default());
     ask(&channel).await.expect("an answer again");
 }
@@ -206,9 +217,7 @@ async fn a_connection_breaks_when_its_peer_is_refused() {
     until("two connections to break", || server.counts.connections() == 1).await;
     assert_eq!(server.counts.refused(Refusal::Revoked), 2);
     for channel in [&revoked, &removed] {
-        // CANCELLED when the channel has not seen yet that its connection is gone.
-        let code = ask(channel).await.expect_err("refused").code();
-        assert!(matches!(code, Code::Unavailable | Code::Cancelled), "{code:?}");
+        fails_on_the_way(channel).await;
     }
     ask(&stays).await.expect("an answer");
     assert_eq!(server.counts.accepted(), 3, "the one that stays needed no second connection");
