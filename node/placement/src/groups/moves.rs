@@ -218,9 +218,10 @@ impl<'a> Mover<'a> {
         self.lacking.set(device, self.topology.domain[at], lacks);
     }
 
+    /// Whether a device that stays has slots to give. On a node that is down it never has: its share is what it holds.
     fn surplus(&self, device: u32) -> bool {
-        let Standing { away, leaving, .. } = self.standing[device as usize];
-        !away && !leaving && self.held[device as usize].len() > self.share[device as usize] as usize
+        !self.standing[device as usize].leaving
+            && self.held[device as usize].len() > self.share[device as usize] as usize
     }
 
     /// Slots that must go, the most urgent first.
