@@ -1,7 +1,14 @@
 //! The law every store of the catalog keeps, as a test-suite that takes the store as a parameter.
 //!
 //! A store's own tests call [`run`] with a way to open it, to open it again, and to throw it away; the
-//! suite compares it with a map in memory over random histories with reopening in between.
+//! suite compares it with a map in memory over random histories with reopening in between. The law of a
+//! store of facts is in [`facts`].
+
+mod blobs;
+pub mod facts;
+mod histories;
+pub mod lossy;
+pub mod writers;
 
 use std::collections::BTreeMap;
 

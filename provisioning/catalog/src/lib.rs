@@ -7,20 +7,38 @@
 //!   overwrite one another unseen;
 //! - a secret leaves only through [`AccessKey::secret`]: it is in no `Debug`, no listing and no error.
 //!
+//! Beside it, [`Facts`] is what a rack's controller keeps its state in: ordered keys with revisions, in a file
+//! ([`RedbFacts`]) or on servers ([`EtcdFacts`]); [`blob`] keeps large values there, [`Writer`] learns the outcome of
+//! every commit, [`Follower`] learns what others changed.
+//!
 //! Left out on purpose: anything on the path of data. With the catalog lost, objects are still whole
 //! on the devices, whose labels carry what is needed to read them.
 
 #![forbid(unsafe_code)]
 
+pub mod blob;
 #[cfg(feature = "contract")]
 pub mod contract;
+mod etcd;
+mod facts;
+mod follow;
 mod generate;
 mod model;
+mod redb_facts;
 mod redb_store;
+mod writer;
 
+pub use etcd::{EtcdConfig, EtcdFacts, EtcdTls};
+pub use facts::{
+    CHANGES_MAX, CHECKS_MAX, COMMIT_BYTES_MAX, Change, Check, Commit, Fact, Facts, FactsError, FactsResult, Fence,
+    KEY_BYTES_MAX, Leadership, Listing, Outcome, VALUE_BYTES_MAX,
+};
+pub use follow::{Event, Follower};
 pub use generate::{ACCESS_KEY_ID_LEN, ACCESS_KEY_ID_PREFIX, SECRET_LEN, draw_key};
 pub use model::{AccessKey, ClusterFacts, DeviceEntry, DomainLevel, KeyInfo, Secret};
+pub use redb_facts::RedbFacts;
 pub use redb_store::RedbCatalog;
+pub use writer::{MARKS, Writer};
 
 use thiserror::Error;
 

@@ -5,7 +5,7 @@
 //!
 //! Left out on purpose: a cache. `redb` keeps its pages in memory, and a key look-up reads one.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -47,9 +47,7 @@ impl RedbCatalog {
     /// [`CatalogError::InUse`] when another process holds it, [`CatalogError::NewerFormat`],
     /// [`CatalogError::Store`].
     pub fn open_or_create(path: &Path) -> CatalogResult<Self> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        Self::from_file(options.open(path).map_err(|e| at(path, &e))?)
+        Self::from_database(open_database(path, true)?)
     }
 
     /// Opens a catalog that is there.
@@ -57,19 +55,10 @@ impl RedbCatalog {
     /// # Errors
     /// As [`RedbCatalog::open_or_create`]; [`CatalogError::Store`] when there is none.
     pub fn open(path: &Path) -> CatalogResult<Self> {
-        let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| at(path, &e))?;
-        Self::from_file(file)
+        Self::from_database(open_database(path, false)?)
     }
 
-    fn from_file(file: File) -> CatalogResult<Self> {
-        // A file restored from a backup may have come with another mode.
-        file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(store)?;
-        let in_use = |e| match e {
-            DatabaseError::DatabaseAlreadyOpen => CatalogError::InUse,
-            other => store(other),
-        };
-        let backend = FileBackend::new(file).map_err(in_use)?;
-        let db = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend).map_err(in_use)?;
+    fn from_database(db: Database) -> CatalogResult<Self> {
         let catalog = Self { db };
         catalog.check_format()?;
         Ok(catalog)
@@ -176,6 +165,21 @@ impl Catalog for RedbCatalog {
         txn.commit().map_err(store)?;
         Ok(revision)
     }
+}
+
+/// Opens the file of a database, with its mode, or makes one.
+pub(crate) fn open_database(path: &Path, create: bool) -> CatalogResult<Database> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(create).truncate(false).mode(0o600);
+    let file = options.open(path).map_err(|e| at(path, &e))?;
+    // A file restored from a backup may have come with another mode.
+    file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(store)?;
+    let in_use = |e| match e {
+        DatabaseError::DatabaseAlreadyOpen => CatalogError::InUse,
+        other => store(other),
+    };
+    let backend = FileBackend::new(file).map_err(in_use)?;
+    Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend).map_err(in_use)
 }
 
 fn to_row<T: Serialize>(what: &'static str, value: &T) -> CatalogResult<Vec<u8>> {
