@@ -7,8 +7,9 @@
 //!   whatever is enough first is given out. A budget bounds what that adds ([`HedgeBudget`]).
 //! - A read that fails under a view that has been replaced is tried again under the newer one.
 //!
-//! Bound: a read of a stripe of which k shards answer in time takes [`HEDGE_MIN`]..[`HEDGE_MAX`] longer than they do,
-//! once for each round of shards that fail or hang, as long as the budget lasts.
+//! Bound: a read of a stripe of which k shards answer in time takes longer than they do by the time after which it is
+//! hedged ([`HEDGE_MIN`]..[`HEDGE_MAX`]: what the others usually take), once for each round of shards that fail or hang;
+//! by [`HEDGE_MAX`] where the budget is used up.
 //!
 //! [`HedgeBudget`]: crate::hedge::HedgeBudget
 
@@ -36,6 +37,8 @@ use crate::topology::{Device, Topology};
 pub(crate) const HEDGE_MIN: Duration = Duration::from_millis(2);
 /// Nobody waits longer than this without asking others.
 pub(crate) const HEDGE_MAX: Duration = Duration::from_secs(1);
+/// Nobody waits longer than this for too few shards: the client tries again.
+pub(crate) const READ_MAX: Duration = Duration::from_secs(30);
 /// While nothing was measured.
 pub(crate) const HEDGE_UNKNOWN: Duration = Duration::from_millis(100);
 
@@ -106,8 +109,14 @@ struct PieceRead<'a> {
     /// Those of them that are counted on.
     coming: BTreeSet<usize>,
     hedged: bool,
+    denied: bool,
+    /// Slots that were late once: one read counts once against a device.
+    struck: BTreeSet<usize>,
+    /// More devices are slow than can be gone around: then none is slow beside its twins.
+    all_slow: bool,
     stale: bool,
     last_error: Option<ShardError>,
+    begun: Duration,
 }
 
 fn covers(outer: &Range<usize>, range: &Range<usize>) -> bool {
@@ -127,6 +136,7 @@ impl<'a> PieceRead<'a> {
             let range = piece.range.start.max(base) - base..piece.range.end.min(base + shard_len) - base;
             Wanted { slot, range, bytes: None }
         });
+        let slow = view.slots(piece.group).filter(|device| device.pace.is_slow(Kind::Get)).count();
         Self {
             inner,
             view,
@@ -140,8 +150,12 @@ impl<'a> PieceRead<'a> {
             asked: BTreeSet::new(),
             coming: BTreeSet::new(),
             hedged: false,
+            denied: false,
+            struck: BTreeSet::new(),
+            all_slow: slow > inner.code.m(),
             stale: false,
             last_error: None,
+            begun: inner.clock.monotonic(),
         }
     }
 
@@ -151,7 +165,7 @@ impl<'a> PieceRead<'a> {
         if self.direct.len() < self.wanted.len() {
             self.begin_rebuild(&BTreeSet::new());
         }
-        let wait = self.hedge_after();
+        let mut wait = self.hedge_after();
         let mut timer = self.inner.timers.sleep(wait);
         loop {
             if self.wanted.iter().all(|wanted| wanted.bytes.is_some()) {
@@ -173,7 +187,12 @@ impl<'a> PieceRead<'a> {
                     }
                 }
                 Either::Right(((), _)) => {
-                    self.hedge();
+                    if self.waited() >= READ_MAX {
+                        return Err(self.too_few());
+                    }
+                    self.hedge(wait);
+                    // Who asks again and again gets less often a turn.
+                    wait = if self.denied { (2 * wait).min(HEDGE_MAX) } else { wait };
                     timer = self.inner.timers.sleep(wait);
                 }
             }
@@ -185,7 +204,7 @@ impl<'a> PieceRead<'a> {
     }
 
     fn is_slow(&self, slot: usize) -> bool {
-        self.device(slot).is_some_and(|device| device.pace.is_slow(Kind::Get))
+        !self.all_slow && self.device(slot).is_some_and(|device| device.pace.is_slow(Kind::Get))
     }
 
     /// Asks the slots that hold the bytes, but for absent and slow ones.
@@ -197,7 +216,7 @@ impl<'a> PieceRead<'a> {
                 count(&self.inner.stats.shards_unreadable);
                 continue;
             };
-            if !device.pace.is_slow(Kind::Get) {
+            if !self.is_slow(slot) {
                 self.direct.insert(slot);
                 self.ask(slot, range);
             } else if device.pace.probe_due()
@@ -264,6 +283,9 @@ impl<'a> PieceRead<'a> {
                 return;
             }
         };
+        if let Some(device) = self.device(slot) {
+            device.pace.in_time(Kind::Get);
+        }
         if let Some(wanted) = self.wanted.iter_mut().find(|w| w.slot == slot && covers(&range, &w.range)) {
             wanted.bytes = Some(cut(&bytes, &range, &wanted.range));
         }
@@ -322,7 +344,14 @@ impl<'a> PieceRead<'a> {
     }
 
     /// Whoever has not answered by now is doubted.
-    fn hedge(&mut self) {
+    fn hedge(&mut self, usual: Duration) {
+        let now = self.inner.clock.monotonic();
+        for slot in self.direct.iter().chain(&self.coming).filter(|slot| !self.struck.contains(slot)) {
+            if let Some(device) = self.device(*slot) {
+                device.pace.strike(Kind::Get, usual, now);
+            }
+        }
+        self.struck.extend(self.direct.iter().chain(&self.coming));
         let k = self.inner.code.k();
         let cost = if self.span.is_some() {
             // One more each time, for those that were counted on and hang as well.
@@ -333,8 +362,15 @@ impl<'a> PieceRead<'a> {
         if cost == 0 {
             return;
         }
-        if !self.inner.hedges.spend(cost) {
-            count(&self.inner.stats.hedges_denied);
+        // The budget is for what is a little late: who has waited long, or waits for a device known to be slow by now,
+        // waits no more.
+        let hopeless =
+            self.waited() >= HEDGE_MAX || self.direct.iter().chain(&self.coming).any(|slot| self.is_slow(*slot));
+        if !hopeless && !self.inner.hedges.spend(cost) {
+            if !self.denied {
+                count(&self.inner.stats.hedges_denied);
+                self.denied = true;
+            }
             return;
         }
         if !self.hedged {
@@ -347,6 +383,10 @@ impl<'a> PieceRead<'a> {
             tracing::debug!(stripe = %self.piece.stripe, slot, "another shard is asked in this one's place");
             self.ask_more();
         }
+    }
+
+    fn waited(&self) -> Duration {
+        self.inner.clock.monotonic().saturating_sub(self.begun)
     }
 
     /// When the others usually have answered.

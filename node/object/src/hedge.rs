@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What one read of a shard earns, in thousandths of a read: hedging adds at most 5 % to the load.
 const EARNED: u64 = 50;
-/// Reads that may be saved up: a device that becomes slow at once is hedged around until it is known to be slow.
-const SAVED_MAX: u64 = 64;
+/// Reads that may be saved up: a device that becomes slow at once is hedged around until it is known to be slow, by as
+/// many as read from it then.
+const SAVED_MAX: u64 = 256;
 
 /// The budget of one node.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 //! A device keeps a histogram of its latest answers for puts and one for gets, and knows what is under way. It is
 //! slow when its 95th percentile, or the age of the oldest request under way, is several times the median of the
 //! other devices'; it is slow no longer when fresh answers come close to theirs again (two thresholds, so that it
-//! does not flicker). What was measured before it became slow is forgotten then: only new answers clear it.
+//! does not flicker). Only what was measured since the last judgement clears it.
 //!
 //! Left out: classes of devices. A rack of flash and disks needs twins of one kind to compare.
 
@@ -22,8 +22,8 @@ const FLOOR_BITS: u32 = 6;
 const SUB_BITS: u32 = 2;
 /// From 64 us to 67 s.
 const BUCKETS: usize = 80;
-/// Answers after which the older ones count half: the last few hundred describe a device.
-const HALVE_AT: u32 = 256;
+/// Answers after which the older ones count half: few enough that a device is seen to change within a hundred.
+const HALVE_AT: u32 = 64;
 /// Fewer answers than this say nothing.
 const ANSWERS_MIN: u32 = 8;
 /// A device becomes slow at this many times the median of the others' percentile...
@@ -35,8 +35,11 @@ const SLOW_BY: Duration = Duration::from_millis(2);
 /// A request under way for this many times the others' percentile (and a second at least) is stuck.
 const STUCK_RATIO: u32 = 10;
 const STUCK_MIN: Duration = Duration::from_secs(1);
+/// So many requests in a row that were given up on, with none answered in time between them, and an old one still under
+/// way: the device is slow without a further look. A budget of hedges must last until then.
+const STRIKES_MAX: u32 = 4;
 /// Of the reads that go around a slow device, one in so many asks it all the same: how it would answer.
-const PROBE_EVERY: u32 = 32;
+const PROBE_EVERY: u32 = 16;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +104,10 @@ struct Track {
 #[derive(Debug, Default)]
 struct TrackState {
     histogram: Histogram,
+    /// While it is slow: the answers since it was judged last.
+    trial: Histogram,
+    /// Requests in a row that nobody waited for to the end.
+    strikes: u32,
     /// Begin and number of requests under way.
     waiting: BTreeSet<(Duration, u64)>,
     next: u64,
@@ -115,15 +122,30 @@ impl Track {
     fn standing(&self, now: Duration) -> Standing {
         let state = self.lock();
         let oldest = state.waiting.first().map(|(begun, _)| now.saturating_sub(*begun));
-        Standing { p95: state.histogram.percentile(95), oldest: oldest.unwrap_or_default() }
+        let answers = if self.slow.load(Ordering::Relaxed) { &state.trial } else { &state.histogram };
+        Standing { p95: answers.percentile(95), oldest: oldest.unwrap_or_default() }
     }
 
+    /// The verdict; whether it is another than before.
     fn set_slow(&self, slow: bool) -> bool {
-        let changed = self.slow.swap(slow, Ordering::Relaxed) != slow;
-        if changed && slow {
-            self.lock().histogram = Histogram::default();
+        let was = self.slow.swap(slow, Ordering::Relaxed);
+        let mut state = self.lock();
+        if was && !slow {
+            state.histogram = std::mem::take(&mut state.trial);
         }
-        changed
+        if was != slow || state.trial.total >= ANSWERS_MIN {
+            state.trial = Histogram::default();
+        }
+        was != slow
+    }
+
+    fn note(&self, latency: Duration) {
+        let slow = self.slow.load(Ordering::Relaxed);
+        let mut state = self.lock();
+        state.histogram.note(latency);
+        if slow {
+            state.trial.note(latency);
+        }
     }
 }
 
@@ -162,6 +184,24 @@ impl Pace {
         state.waiting.insert((now, number));
         drop(state);
         UnderWay { pace: Arc::clone(self), kind, begun: now, number }
+    }
+
+    /// Nobody waits for a request to this device any longer, which its twins would have answered within `usual`.
+    pub(crate) fn strike(&self, kind: Kind, usual: Duration, now: Duration) {
+        let track = self.track(kind);
+        let mut state = track.lock();
+        state.strikes += 1;
+        let oldest = state.waiting.first().map_or(Duration::ZERO, |(begun, _)| now.saturating_sub(*begun));
+        let slow = state.strikes >= STRIKES_MAX && oldest > slow_from(usual);
+        drop(state);
+        if slow && track.set_slow(true) {
+            tracing::warn!(?kind, ?oldest, ?usual, "a device does not answer as its twins do");
+        }
+    }
+
+    /// A request was answered while somebody waited for it.
+    pub(crate) fn in_time(&self, kind: Kind) {
+        self.track(kind).lock().strikes = 0;
     }
 
     pub(crate) fn is_slow(&self, kind: Kind) -> bool {
@@ -213,7 +253,7 @@ impl UnderWay {
     /// It was answered.
     pub(crate) fn answered(self, now: Duration) {
         let latency = now.saturating_sub(self.begun);
-        self.pace.track(self.kind).lock().histogram.note(latency);
+        self.pace.track(self.kind).note(latency);
     }
 }
 
@@ -325,8 +365,13 @@ fn verdict(standing: Standing, median: Duration, was: bool) -> bool {
         // Nothing new is known.
         None => was,
         Some(p95) if was => p95 > (median * RECOVERED_RATIO).max(median + SLOW_BY / 2),
-        Some(p95) => p95 > (median * SLOW_RATIO).max(median + SLOW_BY),
+        Some(p95) => p95 > slow_from(median),
     }
+}
+
+/// What is slow where the others take `usual`.
+fn slow_from(usual: Duration) -> Duration {
+    (usual * SLOW_RATIO).max(usual + SLOW_BY)
 }
 
 #[cfg(test)]
@@ -385,6 +430,21 @@ mod tests {
         feed(&devices[3], 16 * MS, 2000);
         judge(&devices, Duration::ZERO);
         assert_eq!(slow(), [false; 6], "three times as slow is not slow enough to be called so");
+    }
+
+    #[test]
+    fn a_few_strikes_in_a_row_and_an_old_request_are_enough() {
+        let device = Device::for_tests(DeviceId([1; 16]));
+        let pace = &device.pace;
+        let _old = pace.begin(Kind::Get, Duration::ZERO);
+        (0..3).for_each(|_| pace.strike(Kind::Get, 5 * MS, 100 * MS));
+        pace.in_time(Kind::Get);
+        (0..3).for_each(|_| pace.strike(Kind::Get, 5 * MS, 100 * MS));
+        assert!(!pace.is_slow(Kind::Get), "not in a row");
+        pace.strike(Kind::Get, 30 * MS, 100 * MS);
+        assert!(!pace.is_slow(Kind::Get), "three times as slow is not slow enough");
+        pace.strike(Kind::Get, 5 * MS, 100 * MS);
+        assert!(pace.is_slow(Kind::Get) && !pace.is_slow(Kind::Put));
     }
 
     #[test]

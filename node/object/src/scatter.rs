@@ -5,8 +5,8 @@
 //! The shards not heard of by then are missing as far as the row says; they go on in the background (`late.rs`), a
 //! few on each device: a device that owes as many is not sent more.
 //!
-//! Bound: a put waits for `shards_min` devices, and at most [`GRACE_RATIO`] times as long again (within
-//! [`GRACE_MIN`]..[`GRACE_MAX`]) for the others.
+//! Bound: a put waits for `shards_min` devices (up to [`WRITE_MAX`]; then it is refused), and at most [`GRACE_RATIO`]
+//! times as long again (within [`GRACE_MIN`]..[`GRACE_MAX`]) for the others.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -39,6 +39,8 @@ pub(crate) const GRACE_RATIO: u32 = 3;
 pub(crate) const GRACE_MIN: Duration = Duration::from_millis(20);
 /// Nobody waits longer than this once the stripe is safe; also where nothing was measured yet.
 pub(crate) const GRACE_MAX: Duration = Duration::from_secs(2);
+/// A stripe that has too few durable shards by then is refused: the client tries again, perhaps with other devices.
+pub(crate) const WRITE_MAX: Duration = Duration::from_secs(30);
 /// How long a newer map is waited for when a host refuses the one we go by.
 pub(crate) const NEWER_VIEW_WAIT: Duration = Duration::from_secs(1);
 
@@ -184,7 +186,8 @@ impl Scatter<'_> {
     /// Waits until the stripe can be answered for; false when it cannot.
     async fn wait(&mut self) -> bool {
         let needed = self.inner.redundancy.shards_min();
-        let mut grace: Option<BoxFuture<'static, ()>> = None;
+        let mut timer = self.inner.timers.sleep(WRITE_MAX);
+        let mut in_grace = false;
         loop {
             if self.durable.len() + self.open.len() < needed {
                 return false;
@@ -196,24 +199,42 @@ impl Scatter<'_> {
                 if self.open.iter().all(|slot| self.is_slow(*slot)) {
                     return true;
                 }
-                grace.get_or_insert_with(|| self.inner.timers.sleep(self.grace()));
+                if !in_grace {
+                    in_grace = true;
+                    timer = self.inner.timers.sleep(self.grace());
+                }
             }
-            let landed = match &mut grace {
-                None => self.writes.next().await,
-                Some(grace) => match select(self.writes.next(), grace).await {
-                    Either::Left((landed, _)) => landed,
-                    Either::Right(((), _)) => {
-                        count(&self.inner.stats.grace_expired);
-                        return true;
-                    }
-                },
+            let landed = match select(self.writes.next(), timer).await {
+                Either::Left((landed, rest)) => {
+                    timer = rest;
+                    landed
+                }
+                Either::Right(((), _)) => {
+                    self.give_up();
+                    return in_grace;
+                }
             };
             let Some(Landed { slot, done }) = landed else { return self.durable.len() >= needed };
             self.open.remove(&slot);
             match done {
-                Ok(_) => self.durable.push(slot),
+                Ok(_) => {
+                    if let Some(device) = self.view.slot(self.group, slot) {
+                        device.pace.in_time(Kind::Put);
+                    }
+                    self.durable.push(slot);
+                }
                 Err(error) => self.failed.push((slot, error)),
             }
+        }
+    }
+
+    /// Nobody waits for the rest any longer.
+    fn give_up(&self) {
+        count(&self.inner.stats.grace_expired);
+        let usual = self.lately().unwrap_or(GRACE_MAX);
+        let now = self.inner.clock.monotonic();
+        for device in self.open.iter().filter_map(|slot| self.view.slot(self.group, *slot)) {
+            device.pace.strike(Kind::Put, usual, now);
         }
     }
 
@@ -221,15 +242,19 @@ impl Scatter<'_> {
         self.view.slot(self.group, slot).is_some_and(|device| device.pace.is_slow(Kind::Put))
     }
 
-    /// How long the last shards are waited for.
-    fn grace(&self) -> Duration {
+    /// How long the devices that have answered usually take; none while too little is known of one of them, as at
+    /// the first writes after a start.
+    fn lately(&self) -> Option<Duration> {
         let lately = |slot: &usize| self.view.slot(self.group, *slot)?.pace.percentile(Kind::Put, 95);
         let lately: Option<Vec<Duration>> = self.durable.iter().map(lately).collect();
-        // Nothing is known of some: the first writes after a start.
-        let Some(lately) = lately else { return GRACE_MAX };
+        lately?.into_iter().max()
+    }
+
+    /// How long the last shards are waited for.
+    fn grace(&self) -> Duration {
+        let Some(lately) = self.lately() else { return GRACE_MAX };
         let took = self.inner.clock.monotonic().saturating_sub(self.begun);
-        let longest = lately.into_iter().max().unwrap_or_default().max(took);
-        (longest * GRACE_RATIO).clamp(GRACE_MIN, GRACE_MAX)
+        (lately.max(took) * GRACE_RATIO).clamp(GRACE_MIN, GRACE_MAX)
     }
 }
 

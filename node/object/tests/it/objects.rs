@@ -1,21 +1,20 @@
 //! Objects over six disks: what is promised while all is well, while devices are missing or rotten, and
-//! after kills.
-
-mod rack;
+//! after kills; each with the partition asked directly, and by messages as from another host.
 
 use std::sync::atomic::Ordering;
 
 use object::Intake;
 use object::api::{BodyError, Condition, ListQuery, ObjectApi, ObjectError, ObjectMeta};
-use rack::{DEVICES, Given, Rack, collect, pattern};
+
+use crate::rack::{Access, DEVICES, Given, Rack, collect, pattern};
 
 const DISK_BYTES: u64 = 256 << 20;
 
 /// Lengths around the corners: inline limit, shard, stripe, run.
 const SIZES: [usize; 9] = [0, 1, 65_536, 65_537, 300_001, 1 << 20, 4 << 20, (4 << 20) + 1, 9_000_000];
 
-async fn rack() -> Rack {
-    let rack = Rack::new(DISK_BYTES).await;
+async fn rack(access: Access) -> Rack {
+    let rack = Rack::new(DISK_BYTES, access).await;
     rack.objects().create_bucket("bucket", "me", "here").await.expect("a bucket");
     rack
 }
@@ -34,9 +33,8 @@ async fn check_all(rack: &Rack, when: &str) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn any_two_devices_may_be_missing() {
-    let mut rack = rack().await;
+async fn any_two_devices_may_be_missing(access: Access) {
+    let mut rack = rack(access).await;
     put_all(&rack).await;
     check_all(&rack, "all well").await;
     for first in 0..DEVICES {
@@ -48,16 +46,14 @@ async fn any_two_devices_may_be_missing() {
     check_all(&rack, "all back").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn three_missing_devices_are_refused_by_name() {
-    let mut rack = rack().await;
+async fn three_missing_devices_are_refused_by_name(access: Access) {
+    let mut rack = rack(access).await;
     put_all(&rack).await;
     assert!(rack.restart(&[0, 1, 2]).await.is_err());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn ranges_are_exact() {
-    let mut rack = rack().await;
+async fn ranges_are_exact(access: Access) {
+    let mut rack = rack(access).await;
     put_all(&rack).await;
     for away in [&[][..], &[1, 4][..]] {
         rack.restart(away).await.expect("starts");
@@ -70,9 +66,8 @@ async fn ranges_are_exact() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_missing_device_is_tolerated_by_writes_and_owed() {
-    let mut rack = rack().await;
+async fn one_missing_device_is_tolerated_by_writes_and_owed(access: Access) {
+    let mut rack = rack(access).await;
     rack.restart(&[2]).await.expect("starts");
     put_all(&rack).await;
     check_all(&rack, "one missing").await;
@@ -88,9 +83,8 @@ async fn one_missing_device_is_tolerated_by_writes_and_owed() {
     assert_eq!(rack.get("refused").await, Err(ObjectError::NoSuchKey));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn rot_is_computed_around_and_counted() {
-    let rack = rack().await;
+async fn rot_is_computed_around_and_counted(access: Access) {
+    let rack = rack(access).await;
     put_all(&rack).await;
     for disk in [0, 3] {
         rack.with_disk(disk, |disk| {
@@ -107,9 +101,8 @@ async fn rot_is_computed_around_and_counted() {
     assert!(rack.objects().stats().shards_unreadable.load(Ordering::Relaxed) > 0, "rot was met");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_breaks_off_leaves_nothing() {
-    let mut rack = rack().await;
+async fn a_body_that_breaks_off_leaves_nothing(access: Access) {
+    let mut rack = rack(access).await;
     rack.put("kept", &pattern(1, 500_000)).await.expect("put");
     for len in [1000, 5_000_000] {
         let mut body = Given::broken(&pattern(2, 10_000_000), len);
@@ -141,9 +134,8 @@ async fn a_body_that_breaks_off_leaves_nothing() {
     assert!(rack.get("kept").await.expect("the old one") == pattern(1, 500_000));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_packer_moves_small_objects_and_nobody_notices() {
-    let mut rack = rack().await;
+async fn the_packer_moves_small_objects_and_nobody_notices(access: Access) {
+    let mut rack = rack(access).await;
     for n in 0..300u64 {
         rack.put(&format!("small/{n:03}"), &pattern(n, 1 + (n as usize * 577) % 60_000)).await.expect("put");
     }
@@ -177,9 +169,8 @@ async fn the_packer_moves_small_objects_and_nobody_notices() {
     assert_eq!(page.objects.len(), 30);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_reader_keeps_what_it_reads() {
-    let rack = rack().await;
+async fn a_reader_keeps_what_it_reads(access: Access) {
+    let rack = rack(access).await;
     rack.put("big", &pattern(1, 9_000_000)).await.expect("put");
     let (info, reader) = rack.objects().open("bucket", "big").await.expect("open");
     rack.put("big", &pattern(2, 9_000_000)).await.expect("overwrite");
@@ -192,9 +183,8 @@ async fn a_reader_keeps_what_it_reads() {
     assert!(rack.objects().stats().stripes_freed.load(Ordering::Relaxed) >= 3, "the old stripes were freed");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn later_readers_do_not_hold_garbage_back() {
-    let rack = rack().await;
+async fn later_readers_do_not_hold_garbage_back(access: Access) {
+    let rack = rack(access).await;
     rack.put("big", &pattern(1, 9_000_000)).await.expect("put");
     let freed = || rack.objects().stats().stripes_freed.load(Ordering::Relaxed);
     let (_, mut reader) = rack.objects().open("bucket", "big").await.expect("open");
@@ -211,9 +201,8 @@ async fn later_readers_do_not_hold_garbage_back() {
     assert!(collect(reader, 0..9_000_000).await.expect("read") == pattern(2, 9_000_000));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn full_devices_refuse_puts_serve_reads_and_come_back() {
-    let mut rack = Rack::new(160 << 20).await;
+async fn full_devices_refuse_puts_serve_reads_and_come_back(access: Access) {
+    let mut rack = Rack::new(160 << 20, access).await;
     rack.objects().create_bucket("bucket", "me", "here").await.expect("a bucket");
     let mut stored = 0u64;
     let refused = loop {
@@ -243,3 +232,96 @@ async fn full_devices_refuse_puts_serve_reads_and_come_back() {
     rack.restart(&[]).await.expect("starts");
     assert!(rack.get("again").await.expect("get") == pattern(99, 3_000_000));
 }
+
+async fn uploads_and_listings(access: Access) {
+    let mut rack = rack(access).await;
+    let objects = rack.objects().clone();
+    for name in ["another", "zebra"] {
+        objects.create_bucket(name, "me", "here").await.expect("a bucket");
+    }
+    let again = objects.create_bucket("zebra", "you", "here").await;
+    assert_eq!(again, Err(ObjectError::BucketExists { owner: "me".into() }));
+    let names: Vec<String> = objects.list_buckets().await.expect("buckets").into_iter().map(|b| b.name).collect();
+    assert_eq!(names, ["another", "bucket", "zebra"]);
+    let meta = ObjectMeta { content_type: Some("text/plain".into()), ..ObjectMeta::default() };
+    let upload = objects.create_upload("bucket", "whole", "me", meta.clone(), None).await.expect("begins");
+    let mut parts = Vec::new();
+    for (number, len) in [(1, 6_000_000), (2, 5 << 20), (7, 1000)] {
+        let mut body = Given::new(&pattern(number, len));
+        let part = objects.put_part("bucket", "whole", upload, number as u32, &mut body).await.expect("a part");
+        parts.push((part.number, part.md5));
+    }
+    let (page, more) = objects.list_parts("bucket", "whole", upload, 1, 1).await.expect("parts");
+    assert!(page.len() == 1 && page[0].number == 2 && more);
+    let (uploads, more) = objects.list_uploads("bucket", "wh", None, 10).await.expect("uploads");
+    assert!(uploads.len() == 1 && uploads[0].upload == upload && !more);
+    assert!(matches!(objects.list_uploads("none", "", None, 1).await, Err(ObjectError::NoSuchBucket)));
+    let wrong = vec![(1, [9; 16])];
+    let refused = objects.complete_upload("bucket", "whole", upload, wrong, None, Condition::default()).await;
+    assert_eq!(refused, Err(ObjectError::InvalidPart { number: 1 }));
+    let info = objects.complete_upload("bucket", "whole", upload, parts, None, Condition::default()).await;
+    let info = info.expect("completes");
+    assert_eq!((info.parts.len(), info.meta), (3, meta));
+    let whole = [pattern(1, 6_000_000), pattern(2, 5 << 20), pattern(7, 1000)].concat();
+    assert!(rack.get("whole").await.expect("get") == whole);
+    // The small part becomes a member of a pack.
+    assert!(objects.pack(true).await.expect("pack").is_some());
+    assert!(rack.get("whole").await.expect("get") == whole);
+    let given_up =
+        objects.create_upload("bucket", "given up", "me", ObjectMeta::default(), None).await.expect("begins");
+    objects.abort_upload("bucket", "given up", given_up).await.expect("gives up");
+    let gone = objects.head_upload("bucket", "given up", given_up).await;
+    assert!(matches!(gone, Err(ObjectError::NoSuchUpload)));
+    for n in 0..25 {
+        rack.put(&format!("d{}/{n:02}", n % 5), b"x").await.expect("put");
+    }
+    let mut query = ListQuery { delimiter: Some("/".into()), limit: 2, ..ListQuery::default() };
+    let mut found = Vec::new();
+    loop {
+        let page = objects.list("bucket", &query).await.expect("list");
+        found.extend(page.prefixes);
+        found.extend(page.objects.into_iter().map(|object| object.key));
+        query.after = page.next;
+        if query.after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, ["d0/", "d1/", "d2/", "d3/", "d4/", "whole"]);
+    let none_there = Condition { must_not_exist: true, ..Condition::default() };
+    let put = objects.put("bucket", "whole", ObjectMeta::default(), none_there, &mut Given::new(b"x")).await;
+    assert_eq!(put.expect_err("it is there"), ObjectError::PreconditionFailed);
+    rack.restart(&[4]).await.expect("starts");
+    assert!(rack.get("whole").await.expect("get") == whole);
+    assert_eq!(rack.objects().counters().await.expect("counters").objects, 26);
+}
+
+macro_rules! on_the_spot_and_over_the_wire {
+    ($($name:ident),* $(,)?) => {
+        mod on_the_spot {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::Access::Direct).await;
+            })*
+        }
+        mod over_the_wire {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::Access::Messages).await;
+            })*
+        }
+    };
+}
+
+on_the_spot_and_over_the_wire!(
+    any_two_devices_may_be_missing,
+    three_missing_devices_are_refused_by_name,
+    ranges_are_exact,
+    one_missing_device_is_tolerated_by_writes_and_owed,
+    rot_is_computed_around_and_counted,
+    a_body_that_breaks_off_leaves_nothing,
+    the_packer_moves_small_objects_and_nobody_notices,
+    a_reader_keeps_what_it_reads,
+    later_readers_do_not_hold_garbage_back,
+    full_devices_refuse_puts_serve_reads_and_come_back,
+    uploads_and_listings,
+);

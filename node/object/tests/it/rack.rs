@@ -4,19 +4,32 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use base::{ClusterId, DeviceId, OsClock, SeededEntropy};
+use base::{ClusterId, DeviceId, OsClock, PartitionId, SeededEntropy};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::executor::block_on;
 use futures::future::select;
+use index::{Partition, PartitionConfig, Policy};
 use object::api::{Body, BodyDigest, BodyError, Condition, ObjectApi, ObjectError, ObjectInfo, ObjectMeta, Reader};
-use object::{ObjectStore, OpenConfig, OpenError, Redundancy};
+use object::{Device, NoTimers, ObjectStore, OpenConfig, OpenError, OverConfig, Redundancy, Topology};
+use placement::Groups;
 use shards::{FormatOptions, Store, StoreHandle};
 use simdisk::SimDisk;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::wire::Messages;
+
 const EXTENT_BYTES: u32 = 4 << 20;
 pub(crate) const DEVICES: usize = 6;
+
+/// How the object layer reaches its partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// As on a cluster of one host.
+    Direct,
+    /// Every request and answer as bytes.
+    Messages,
+}
 
 type Deed = Box<dyn FnOnce(&SimDisk) + Send>;
 
@@ -31,17 +44,23 @@ pub(crate) struct Rack {
     deeds: BTreeMap<usize, mpsc::UnboundedSender<(Deed, oneshot::Sender<()>)>>,
     pub(crate) objects: Option<ObjectStore>,
     entropy: SeededEntropy,
+    access: Access,
 }
 
 impl Rack {
-    pub(crate) async fn new(disk_bytes: u64) -> Self {
+    pub(crate) async fn new(disk_bytes: u64, access: Access) -> Self {
         let threads = (0..DEVICES).map(|n| {
             let (tx, lives) = channel();
             std::thread::spawn(move || run(n, disk_bytes, &lives));
             tx
         });
-        let mut rack =
-            Self { threads: threads.collect(), deeds: BTreeMap::new(), objects: None, entropy: SeededEntropy::new(7) };
+        let mut rack = Self {
+            threads: threads.collect(),
+            deeds: BTreeMap::new(),
+            objects: None,
+            entropy: SeededEntropy::new(7),
+            access,
+        };
         rack.start(&[]).await.expect("a new rack starts");
         rack
     }
@@ -68,7 +87,10 @@ impl Rack {
             clock: Arc::new(OsClock::new()),
             entropy: Arc::new(self.entropy.clone()),
         };
-        self.objects = Some(ObjectStore::open(config).await?);
+        self.objects = Some(match self.access {
+            Access::Direct => ObjectStore::open(config).await?,
+            Access::Messages => over_messages(config).await?,
+        });
         Ok(())
     }
 
@@ -103,6 +125,30 @@ impl Rack {
         let (info, reader) = self.objects().open("bucket", key).await?;
         collect(reader, 0..info.size).await
     }
+}
+
+/// What [`ObjectStore::open`] does, with the partition behind messages.
+async fn over_messages(config: OpenConfig) -> Result<ObjectStore, OpenError> {
+    let present: Vec<StoreHandle> = config.stores.iter().flatten().cloned().collect();
+    let groups = Groups::new(DEVICES, 6).expect("enough devices");
+    let policy = Policy::for_tolerance(DEVICES, 2);
+    let partition = PartitionConfig { partition: PartitionId(0), policy, view_cache_bytes: config.view_cache_bytes };
+    let partition = Partition::open(partition, index::mirrors(&present), DEVICES - present.len()).await?;
+    let device = |(n, store): (usize, Option<StoreHandle>)| {
+        Device::new(DeviceId([n as u8 + 1; 16]), store.map(|store| Arc::new(store) as _), false)
+    };
+    let devices = config.stores.into_iter().enumerate().map(device).collect();
+    let over = OverConfig {
+        topology: Topology::of_groups(&groups, devices).expect("whole groups"),
+        partition: Arc::new(Messages::to(partition)),
+        redundancy: config.redundancy,
+        memory_bytes: config.memory_bytes,
+        clock: config.clock,
+        timers: Arc::new(NoTimers),
+        entropy: config.entropy,
+        foreign_readers: std::time::Duration::ZERO,
+    };
+    ObjectStore::over(over).await
 }
 
 pub(crate) async fn collect(reader: impl Reader, range: std::ops::Range<u64>) -> Result<Vec<u8>, ObjectError> {
