@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 /// Format of the encoded map.
 const FORMAT: u8 = 1;
-/// Bytes of an encoded map at most: what a receiver takes. 240,000 devices need about 12 MiB.
+/// Bytes of an encoded map at most: what a receiver takes. 240,000 devices need about 14 to 21 MiB.
 pub const MAP_BYTES_MAX: usize = 64 << 20;
 
 /// Where a fault takes everything inside with it, from small to large.

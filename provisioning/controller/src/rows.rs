@@ -1,8 +1,8 @@
 //! The membership's rows in the store of small facts.
 //!
-//! Invariants: the cluster's row is written last and its revision is checked by every commit, so that of two writers
-//! one is refused and a change that was cut off half-way is not seen (rows beyond what the cluster's row counts are
-//! not read). What was refused or left unknown makes the state untrusted: it is loaded again.
+//! Invariants: what one step changed is one commit, and the revision of the cluster's row is checked by it, so that of
+//! two writers one is refused and no half of a change is ever seen. What was refused or left unknown makes the state
+//! untrusted: it is loaded again.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use thiserror::Error;
 
 /// Where the rows are.
 const RACK: &str = "rack/";
-/// Rows of one commit.
-const ROWS_MAX: usize = 100;
+// A marked commit holds one change less than any other.
+const _: () = assert!(membership::limits::ROWS_PER_STEP_MAX < catalog::CHANGES_MAX);
 
 /// Why rows were not stored or read.
 #[derive(Debug, Error)]
@@ -61,28 +61,8 @@ impl Rows {
         Ok(Membership::load(rows, now_ms)?)
     }
 
-    /// Stores what changed; durable when it returns well.
+    /// Stores what changed, all of it or nothing; durable when it returns well.
     pub(crate) async fn store(&mut self, rows: Vec<Row>) -> Result<(), RowsError> {
-        let (last, first): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| matches!(row, Row::Cluster(_)));
-        let mut blocks: Vec<Vec<Row>> = Vec::new();
-        for row in first {
-            match blocks.last_mut() {
-                Some(block) if block.len() < ROWS_MAX => block.push(row),
-                _ => blocks.push(vec![row]),
-            }
-        }
-        match (blocks.last_mut(), last.is_empty()) {
-            (Some(block), false) => block.extend(last),
-            (None, false) => blocks.push(last),
-            _ => {}
-        }
-        for block in blocks {
-            self.commit(block).await?;
-        }
-        Ok(())
-    }
-
-    async fn commit(&mut self, rows: Vec<Row>) -> Result<(), RowsError> {
         let cluster = format!("{RACK}{}", membership::RowKey::Cluster.path());
         let names_cluster = rows.iter().any(|row| matches!(row, Row::Cluster(_)));
         let mut commit = Commit::new().fenced(&self.fence).check(cluster, self.cluster_revision);

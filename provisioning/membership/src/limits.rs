@@ -22,7 +22,7 @@ pub const DEVICES_PER_NODE_MAX: usize = 108;
 /// Bytes of one text among a node's or a device's facts.
 pub const TEXT_BYTES_MAX: usize = 128;
 /// Rows one step changes at most. etcd takes 128 operations in a transaction: the comparison and room to spare.
-pub const ROWS_PER_STEP_MAX: usize = 120;
+pub const ROWS_PER_STEP_MAX: usize = 118;
 /// Groups in one row: 128 groups of 64 slots are at most 24 KiB.
 pub const GROUPS_PER_ROW: u32 = 128;
 /// Rows of nodes that one tick changes at most.
