@@ -92,7 +92,7 @@ impl Reporter for NodeReporter {
             let memory_used_bytes = {
                 let mut system = self.system.lock().unwrap_or_else(PoisonError::into_inner);
                 system.as_mut().map_or(0, |system| {
-                    let _ = system.refresh_memory();
+                    system.refresh_memory();
                     system.used_memory()
                 })
             };
