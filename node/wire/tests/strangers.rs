@@ -64,6 +64,17 @@ fn wrong_certificates(ca: &Ca) -> Vec<(&'static str, Option<Identity>, Refusal)>
             with(vec![uri(&own_uri), uri(&controller().uri(CLUSTER)), dns(&own_dns)]),
             Refusal::BadCertificate,
         ),
+        // The last one alone would be good, so only their number is wrong.
+        (
+            "with two URIs, the good one last",
+            with(vec![uri(&controller().uri(CLUSTER)), uri(&own_uri), dns(&own_dns)]),
+            Refusal::BadCertificate,
+        ),
+        (
+            "with two DNS names, the good one last",
+            with(vec![uri(&own_uri), dns("controller.holdfast"), dns(&own_dns)]),
+            Refusal::BadCertificate,
+        ),
         (
             "with an address",
             with(vec![uri(&own_uri), dns(&own_dns), SanType::IpAddress([127, 0, 0, 1].into())]),
@@ -180,6 +191,13 @@ async fn garbage_from_a_genuine_peer_ends_its_own_connection_alone() {
     assert_eq!(server.counts.accepted(), 51, "the good peer kept its connection");
 }
 
+/// A connection to the server from `127.0.0.<last>`: all of 127/8 is this host.
+async fn from_address(server: &Running, last: u8) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::from(([127, 0, 0, last], 0))).expect("a loopback address");
+    socket.connect(server.address).await.expect("the port is open")
+}
+
 /// Connects and says nothing, or begins a handshake and falls silent.
 async fn half_open(server: &Running, hello: bool) -> TcpStream {
     let mut tcp = TcpStream::connect(server.address).await.expect("the port is open");
@@ -211,13 +229,40 @@ async fn hundreds_of_half_open_connections_are_bounded_and_good_peers_get_in() {
     }
     until("the rest to be pushed out", || server.counts.refused(Refusal::Crowded) >= 600 - 32).await;
     assert_eq!(others(&server.counts, Refusal::Crowded), 0, "{:?}", server.counts);
-    // The sockets behind them are closed, not only forgotten.
-    let mut open = 0;
-    for mut tcp in silent {
+    // The sockets behind them are closed, not only forgotten, and the oldest went first.
+    for (at, mut tcp) in silent.into_iter().enumerate() {
         let ended = tokio::time::timeout(Duration::from_millis(50), tcp.read_to_end(&mut Vec::new())).await;
-        open += usize::from(ended.is_err());
+        assert!(ended.is_ok() || at >= 600 - 32, "connection {at} of 600 is held");
     }
-    assert!(open <= 32, "{open} half-open connections are held");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_pushes_out_its_own_and_not_a_slow_peer_elsewhere() {
+    let settings = Settings { handshakes_max: 8, handshake_timeout: Duration::from_secs(60), ..Settings::default() };
+    let (ca, _clock, _, server) = rack(Admit::RACK, settings).await;
+    // Older than all of the crowd, and not of its address.
+    let slow = from_address(&server, 2).await;
+    until("it to be taken in", || server.counts.handshakes() == 1).await;
+    let mut crowd = Vec::new();
+    for _ in 0..100 {
+        crowd.push(half_open(&server, false).await);
+    }
+    until("the crowd to be pushed out", || server.counts.refused(Refusal::Crowded) == 100 - 7).await;
+    let mut io =
+        world::shake_over(slow, blind_config(Some(&ca.issue(&controller())))).await.expect("it was waited for");
+    assert!(speaks(&mut io).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_genuine_peer_that_agrees_on_no_protocol_is_refused() {
+    let (ca, _clock, _, server) = rack(Admit::RACK, Settings::default()).await;
+    for (round, protocols) in [vec![], vec![b"http/1.1".to_vec()]].into_iter().enumerate() {
+        let mut config = blind_config(Some(&ca.issue(&controller())));
+        config.alpn_protocols = protocols;
+        assert!(!is_served(server.address, config).await);
+        until("a refusal", || server.counts.refused(Refusal::NotTls) == round as u64 + 1).await;
+    }
+    assert_eq!(server.counts.accepted(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -285,4 +330,20 @@ async fn who_has_no_certificate_gets_few_places_for_a_short_time() {
     // A wrong certificate is not taken for none.
     let foreign = Ca::new(CLUSTER).issue(&PeerKind::Node(OTHER_NODE));
     assert!(!is_served(server.address, blind_config(Some(&foreign))).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_of_many_addresses_share_few_places() {
+    let settings = Settings { anonymous_max: 5, anonymous_per_address_max: 2, ..Settings::default() };
+    let (ca, clock, _, server) = rack(Admit::CONTROLLER, settings).await;
+    let mut held = Vec::new();
+    for at in 0..8_u8 {
+        let tcp = from_address(&server, 2 + at / 2).await;
+        let mut io = world::shake_over(tcp, blind_config(None)).await.expect("hands are shaken");
+        assert_eq!(speaks(&mut io).await, at < 5, "connection {at}, two of each address");
+        held.push(io);
+    }
+    assert_eq!(server.counts.refused(Refusal::TooMany), 3);
+    let dialer = dialer(credentials(&ca.issue(&controller()), &clock));
+    ask(&dialer.node(NODE, &server.address.to_string())).await.expect("peers have places of their own");
 }

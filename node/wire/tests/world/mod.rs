@@ -268,7 +268,10 @@ pub(crate) fn blind_config(identity: Option<&Identity>) -> ClientConfig {
 
 /// Shakes hands as far as a client can see.
 pub(crate) async fn shake(address: SocketAddr, config: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
-    let tcp = TcpStream::connect(address).await?;
+    shake_over(TcpStream::connect(address).await?, config).await
+}
+
+pub(crate) async fn shake_over(tcp: TcpStream, config: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from("any.holdfast").expect("a name");
     TlsConnector::from(Arc::new(config)).connect(name, tcp).await
 }
