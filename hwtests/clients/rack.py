@@ -27,8 +27,11 @@ PORTS_PER_NODE = 10
 
 
 def free_ports(count):
-    """The first of `count` ports in a row that nobody listens on now."""
-    for first in range(20000 + os.getpid() % 300 * 100, 60000, 200):
+    """The first of `count` ports in a row that nobody listens on now. Below the range from which the system takes
+    ports for outgoing connections: one of those may sit on a dead node's port when it comes back."""
+    steps = range(60)
+    for step in steps:
+        first = 20000 + (os.getpid() + step) % len(steps) * 200
         taken = []
         try:
             for port in range(first, first + count):
