@@ -82,9 +82,8 @@ impl DataDir {
     /// Writes the key pair and the endpoint for a shell to source.
     pub(crate) fn write_credentials(&self, key: &AccessKey, endpoint: &str, region: &str) -> Result<(), CliError> {
         let path = self.credentials();
-        let fresh = self.dir.join("credentials.env.new");
         let text = format!(
-            "# Made by `holdfast dev`; `source` it in a shell.\n\
+            "# Made by `holdfast`; `source` it in a shell.\n\
              export AWS_ACCESS_KEY_ID={}\n\
              export AWS_SECRET_ACCESS_KEY={}\n\
              export AWS_ENDPOINT_URL={endpoint}\n\
@@ -92,19 +91,35 @@ impl DataDir {
             key.access_key_id,
             key.secret.expose(),
         );
-        replace(&fresh, &path, text.as_bytes()).map_err(CliError::file(&path))
+        replace(&path, text.as_bytes())
     }
 }
 
-fn replace(fresh: &Path, path: &Path, text: &[u8]) -> std::io::Result<()> {
-    match std::fs::remove_file(fresh) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(fresh)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    std::fs::rename(fresh, path)
+/// Replaces a file whole or not at all, durably; only its owner may read it.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    let fresh = PathBuf::from(format!("{}.new", path.display()));
+    let write = || {
+        // One left behind may have come with another mode.
+        match std::fs::remove_file(&fresh) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&fresh, path)?;
+        match path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            Some(dir) => File::open(dir)?.sync_all(),
+            None => Ok(()),
+        }
+    };
+    write().map_err(CliError::file(path))
+}
+
+/// The lines of a small file that say something.
+pub(crate) fn lines(path: &Path) -> Result<Vec<String>, CliError> {
+    let text = std::fs::read_to_string(path).map_err(CliError::file(path))?;
+    Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
 
 /// The lock, held until dropped.

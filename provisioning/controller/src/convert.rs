@@ -6,9 +6,9 @@ use placement::map::{DeviceState, NodeState};
 use wire::Fault;
 use wire::controller as pb;
 
-/// Milliseconds of the wire as whole microseconds; nonsense is nothing.
-fn micros(ms: f64) -> u64 {
-    if ms.is_finite() && ms > 0.0 { (ms * 1e3).min(1e15) as u64 } else { 0 }
+/// A fraction of the wire as whole thousandths (milliseconds as microseconds); nonsense is nothing.
+fn thousandths(value: f64) -> u64 {
+    if value.is_finite() && value > 0.0 { (value * 1e3).min(1e15) as u64 } else { 0 }
 }
 
 fn id(bytes: &[u8]) -> Result<[u8; 16], Fault> {
@@ -48,8 +48,8 @@ fn device_facts(facts: pb::DeviceFacts) -> Result<DeviceFacts, Fault> {
         slow: facts.slow,
         corrupt_found: facts.corrupt_found,
         device_errors: facts.device_errors,
-        put_p50_us: micros(facts.put_p50_ms),
-        get_p50_us: micros(facts.get_p50_ms),
+        put_p50_us: thousandths(facts.put_p50_ms),
+        get_p50_us: thousandths(facts.get_p50_ms),
     })
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn report(node: NodeId, report: pb::NodeReport) -> Result<NodeReport,
         clock_ms: report.clock_ms,
         protocol: report.protocol,
         map_epoch: report.map_epoch,
-        load_permille: micros(report.load),
+        load_permille: thousandths(report.load),
         memory_used_bytes: report.memory_used_bytes,
         uptime_s: report.uptime_s,
     })

@@ -8,7 +8,6 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use membership::{Input, Output};
 use tonic::{Request, Response, Status};
-use wire::Fault;
 use wire::controller::{
     KeysUpdate, MapUpdate, NodeReport, Rack, RenewReply, RenewRequest, ReportReply, WatchKeysRequest, WatchMapRequest,
 };
@@ -75,9 +74,4 @@ impl Rack for RackService {
         });
         Ok(Response::new(updates.boxed()))
     }
-}
-
-/// A controller that does not lead.
-pub(crate) fn not_leading() -> Fault {
-    Fault::Unreachable("this controller does not lead".into())
 }

@@ -6,8 +6,7 @@ use wire::Fault;
 
 use crate::authority::Enroller;
 use crate::keys::KeyRing;
-use crate::rack_service::not_leading;
-use crate::state::State;
+use crate::state::{State, not_leading};
 
 /// See the file's header.
 pub(crate) struct Shared {

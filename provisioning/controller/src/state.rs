@@ -48,8 +48,9 @@ pub(crate) struct State {
     leads: watch::Sender<bool>,
 }
 
-fn not_leading() -> Fault {
-    Fault::Closed
+/// A controller that does not lead; another one does, or soon will.
+pub(crate) fn not_leading() -> Fault {
+    Fault::Unreachable("this controller does not lead".into())
 }
 
 impl State {

@@ -421,10 +421,12 @@ impl fmt::Display for Doing {
             Self::NewDevices { devices, by_hand: true } => write!(f, "{devices} new devices wait to be claimed"),
             Self::NewDevices { devices, by_hand: false } => write!(f, "{devices} new devices are being let in"),
             Self::AddingGroups { groups } => write!(f, "adding {groups} groups"),
-            Self::DrainingNode { node, slots } => write!(f, "emptying node {node}: {slots} slots are on it"),
+            Self::DrainingNode { node, slots } => {
+                write!(f, "no new data on node {node}: {slots} slots are still on it")
+            }
             Self::DrainingDevice { device, slots, unfit } => {
                 let why = if *unfit { ", which is unfit" } else { "" };
-                write!(f, "emptying device {device}{why}: {slots} slots are on it")
+                write!(f, "no new data on device {device}{why}: {slots} slots are still on it")
             }
             Self::PlannedMoves { moves } => write!(f, "{moves} moves of slots are planned"),
             Self::HeldBack { node, for_ms } => {

@@ -11,8 +11,9 @@ use controller::{ControllerConfig, CreateError, ServeError};
 use placement::map::{Level, Policy};
 use serde::Serialize;
 
-use super::connect::{read_identity, write_operator, write_private};
+use super::connect::{read_identity, write_operator};
 use crate::args::Output;
+use crate::data_dir::replace;
 use crate::error::CliError;
 use crate::rack_args::{ClusterCreate, ControllerArgs, LevelName};
 use crate::{logging, output, signals};
@@ -63,8 +64,8 @@ pub(crate) fn create(args: &ClusterCreate, format: Output) -> Result<(), CliErro
         CreateError::Exists | CreateError::Refused(_) => CliError::Refused(error.to_string()),
         other => CliError::Node(other.to_string()),
     })?;
-    write_private(&args.data.join(LISTEN), format!("{}\n", args.controllers[0]).as_bytes())?;
-    write_private(&args.data.join(IDENTITY), made.controller.to_pem().as_bytes())?;
+    replace(&args.data.join(LISTEN), format!("{}\n", args.controllers[0]).as_bytes())?;
+    replace(&args.data.join(IDENTITY), made.controller.to_pem().as_bytes())?;
     let addresses: Vec<String> = args.controllers.iter().map(ToString::to_string).collect();
     write_operator(&operator, &made.administrator, &addresses)?;
     #[derive(Serialize)]

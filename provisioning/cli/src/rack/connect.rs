@@ -1,9 +1,8 @@
 //! The operator's way to the controller: a directory with a certificate and the controllers' addresses.
 
 use std::future::Future;
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use wire::dial::{Dialer, Settings};
 use wire::identity_key::Identity;
 use wire::tls::Credentials;
 
+use crate::data_dir::{lines, replace};
 use crate::error::CliError;
 
 /// The admin service over one connection.
@@ -28,25 +28,8 @@ const CONTROLLERS: &str = "controllers";
 /// Makes an operator's directory.
 pub(crate) fn write_operator(dir: &Path, identity: &Identity, controllers: &[String]) -> Result<(), CliError> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(CliError::file(dir))?;
-    write_private(&dir.join(CONTROLLERS), (controllers.join("\n") + "\n").as_bytes())?;
-    write_private(&dir.join(IDENTITY), identity.to_pem().as_bytes())
-}
-
-/// Writes a file of mode 0600 whole or not at all, durably.
-pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    let fresh = PathBuf::from(format!("{}.new", path.display()));
-    let write = || {
-        let mut options = std::fs::File::options();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&fresh, path)?;
-        match path.parent() {
-            Some(dir) => std::fs::File::open(dir)?.sync_all(),
-            None => Ok(()),
-        }
-    };
-    write().map_err(CliError::file(path))
+    replace(&dir.join(CONTROLLERS), (controllers.join("\n") + "\n").as_bytes())?;
+    replace(&dir.join(IDENTITY), identity.to_pem().as_bytes())
 }
 
 /// Reads a certificate with its key.
@@ -63,8 +46,7 @@ fn open(operator: &Path) -> Result<AdminLink, CliError> {
             operator.display()
         )));
     }
-    let text = std::fs::read_to_string(&controllers).map_err(CliError::file(&controllers))?;
-    let addresses: Vec<String> = text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect();
+    let addresses = lines(&controllers)?;
     let identity = read_identity(&operator.join(IDENTITY))?;
     let refused = |e: &dyn std::fmt::Display| CliError::Node(format!("the operator's certificate: {e}"));
     let credentials = Credentials::new(&identity, Arc::new(OsClock::new())).map_err(|e| refused(&e))?;

@@ -15,7 +15,8 @@ use wire::dial::{Settings, bootstrap};
 use wire::identity_key::{Identity, Key};
 use wire::identity_token::JoinToken;
 
-use super::connect::{read_identity, write_private};
+use super::connect::read_identity;
+use crate::data_dir::{lines, replace};
 use crate::error::CliError;
 use crate::rack_args::NodeRun;
 
@@ -32,9 +33,7 @@ pub(crate) struct NodeDir(pub(crate) PathBuf);
 
 impl NodeDir {
     pub(crate) fn controllers(&self) -> Result<Vec<String>, CliError> {
-        let path = self.0.join(CONTROLLERS);
-        let text = std::fs::read_to_string(&path).map_err(CliError::file(&path))?;
-        Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
+        lines(&self.0.join(CONTROLLERS))
     }
 
     pub(crate) fn identity_path(&self) -> PathBuf {
@@ -43,13 +42,13 @@ impl NodeDir {
 
     /// Keeps a new certificate.
     pub(crate) fn keep_identity(&self, identity: &Identity) -> Result<(), CliError> {
-        write_private(&self.identity_path(), identity.to_pem().as_bytes())
+        replace(&self.identity_path(), identity.to_pem().as_bytes())
     }
 }
 
 impl Keep for NodeDir {
     fn save(&self, name: &str, bytes: &[u8]) -> Result<(), String> {
-        write_private(&self.0.join(format!("{name}.kept")), bytes).map_err(|error| error.to_string())
+        replace(&self.0.join(format!("{name}.kept")), bytes).map_err(|error| error.to_string())
     }
 
     fn load(&self, name: &str) -> Result<Option<Vec<u8>>, String> {
@@ -109,7 +108,7 @@ pub(crate) async fn identity(dir: &NodeDir, args: &NodeRun, facts: NodeFacts) ->
 
 fn keep_controllers(dir: &NodeDir, args: &NodeRun) -> Result<(), CliError> {
     let text: String = args.controllers.iter().map(|addr| format!("{addr}\n")).collect();
-    write_private(&dir.0.join(CONTROLLERS), text.as_bytes())
+    replace(&dir.0.join(CONTROLLERS), text.as_bytes())
 }
 
 /// The key of a join under way, kept until the certificate is there.
@@ -119,7 +118,7 @@ fn joining_key(path: &Path) -> Result<Key, CliError> {
         return Key::from_pkcs8(&std::fs::read(path).map_err(CliError::file(path))?).map_err(bad);
     }
     let key = Key::generate().map_err(bad)?;
-    write_private(path, key.expose_pkcs8())?;
+    replace(path, key.expose_pkcs8())?;
     Ok(key)
 }
 

@@ -6,17 +6,17 @@
 use std::fs::File;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use catalog::{AccessKey, Secret};
 use serde::Serialize;
 use wire::controller::{CreateKeyRequest, CreateTokenRequest, Empty};
 
 use super::connect::ask_controller;
 use crate::args::Output;
-use crate::data_dir::endpoint_url;
+use crate::data_dir::{DataDir, endpoint_url};
 use crate::error::CliError;
 use crate::rack_args::RackArgs;
 use crate::{logging, output, signals};
@@ -24,6 +24,8 @@ use crate::{logging, output, signals};
 /// Ports of one node: S3, admin, peers; the controller has the last of the first ten.
 const PORTS_PER_NODE: u16 = 10;
 const CONTROLLER_PORT: u16 = 9;
+/// What requests are signed for.
+const REGION: &str = "us-east-1";
 /// How long the whole may take to serve: devices are made, formatted and recovered.
 const READY_MAX: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -82,7 +84,8 @@ pub(crate) fn run(args: &RackArgs, format: Output) -> Result<(), CliError> {
 }
 
 async fn start(args: &RackArgs, running: &mut Running) -> Result<Option<Ready>, CliError> {
-    let (operator, credentials) = (args.data.join("operator"), args.data.join("credentials.env"));
+    let data = DataDir::at(&args.data);
+    let (operator, credentials) = (args.data.join("operator"), data.credentials());
     let controller_dir = args.data.join("controller");
     let controller = addr(args.port, CONTROLLER_PORT)?;
     std::fs::create_dir_all(&args.data).map_err(CliError::file(&args.data))?;
@@ -120,7 +123,9 @@ async fn start(args: &RackArgs, running: &mut Running) -> Result<Option<Ready>, 
     if !credentials.exists() {
         let ask = CreateKeyRequest { name: "root".into() };
         let key = ask_controller(&operator, |mut admin| async move { admin.create_key(ask).await }).await?;
-        write_credentials(&credentials, &key.id, &key.secret, endpoints[0].1)?;
+        let secret = Secret::new(key.secret);
+        let key = AccessKey { access_key_id: key.id, secret, name: key.name, created_ms: key.created_ms };
+        data.write_credentials(&key, &endpoint_url(endpoints[0].1), REGION)?;
     }
     Ok(Some(Ready {
         event: "ready",
@@ -289,16 +294,6 @@ impl Drop for Running {
             let _ = process.child.wait();
         }
     }
-}
-
-fn write_credentials(path: &Path, id: &str, secret: &str, s3: SocketAddr) -> Result<(), CliError> {
-    let text = format!(
-        "export AWS_ACCESS_KEY_ID={id}\nexport AWS_SECRET_ACCESS_KEY={secret}\nexport AWS_ENDPOINT_URL={}\nexport \
-         AWS_DEFAULT_REGION=us-east-1\nexport AWS_REGION=us-east-1\n",
-        endpoint_url(s3)
-    );
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path).map_err(CliError::file(path))?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(CliError::file(path))
 }
 
 fn text(ready: &Ready) -> String {

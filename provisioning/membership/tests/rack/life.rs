@@ -205,7 +205,10 @@ fn a_drained_devices_slots_are_planned_elsewhere() {
     let slots = world.machine.devices()[world.device(0).place as usize].groups;
     assert!(slots > 0);
     let doing = world.doing();
-    assert!(doing.contains(&format!("emptying device {}: {slots} slots are on it", device_id(0))), "{doing:?}");
+    assert!(
+        doing.contains(&format!("no new data on device {}: {slots} slots are still on it", device_id(0))),
+        "{doing:?}"
+    );
     assert!(doing.iter().any(|doing| doing.ends_with("moves of slots are planned")), "{doing:?}");
     world.step(Input::UndrainDevice(device_id(0)));
     world.run_s(2);
